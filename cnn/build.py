@@ -1,0 +1,108 @@
+"""From a config to the things it names: data set, task, model, mesh. Shared by all verbs."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cnn.data.info import DatasetInfo
+from cnn.data.pipeline import EvalBatches
+from cnn.data.sources import Source
+from cnn.errors import UserError
+from cnn.mesh import make_mesh, on_cpu
+from cnn.models import build_model
+from cnn.state import init_variables
+from cnn.tasks import build_task
+from cnn.transforms import build_transforms
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """What a config stands for, besides its data."""
+
+    config: ConfigDict
+    mesh: Mesh
+    info: DatasetInfo
+    task: Any
+    model: Any
+
+    def inputs(self) -> jax.Array:
+        """The model's input for one example, zeros; to be traced."""
+        return self.task.inputs(self.task.init_batch())
+
+    def init(self) -> dict[str, Any]:
+        """Fresh variables; pure, for `jit` and `eval_shape`."""
+        return init_variables(self.model, self.inputs(), self.config.seed)
+
+
+def build(config: ConfigDict, info: DatasetInfo) -> Built:
+    """Task, model and mesh of a config, for data that `info` describes.
+
+    Raises:
+      UserError: an unknown name or option, or a model that does not take inputs of this shape.
+    """
+    mesh = make_mesh(config.mesh)
+    if config.dtype not in ("auto", *DTYPES):
+        raise UserError(f"dtype '{config.dtype}' is unknown. Valid: auto, {', '.join(DTYPES)}")
+    automatic = "float32" if on_cpu(mesh) else "bfloat16"
+    dtype = DTYPES[automatic if config.dtype == "auto" else config.dtype]
+    task = build_task(
+        config.task.name, info, config.input.mean, config.input.std, **_options(config.task)
+    )
+    model = build_model(
+        config.model.name, {"num_classes": task.num_outputs, "dtype": dtype} | _options(config.model)
+    )
+    built = Built(config, mesh, info, task, model)
+    try:
+        jax.eval_shape(built.init)
+    except UserError:
+        raise
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        shape = jax.eval_shape(built.inputs).shape
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model '{config.model.name}' does not take inputs of shape {shape}: {reason}") from error
+    return built
+
+
+def _options(group: ConfigDict) -> dict[str, Any]:
+    return {key: value for key, value in group.to_dict().items() if key != "name"}
+
+
+def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatches:
+    """A split in order, padded; the batch size is rounded up to a multiple of the device count."""
+    size = batch_size or built.config.eval.batch_size
+    devices = built.mesh.size
+    return EvalBatches(
+        source,
+        build_transforms(built.config.input.eval_transforms),
+        -(-size // devices) * devices,
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def model_card(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
+    """What someone who has only a checkpoint must know to use it."""
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "dataset": info.name,
+        "classes": list(info.class_names),
+        "input": info.input_key,
+        "input_shape": list(info.input_shape),
+        "mean": list(config.input.mean),
+        "std": list(config.input.std),
+        "eval_transforms": config.input.eval_transforms.to_dict(),
+    }
+
+
+def info_from_card(card: dict[str, Any]) -> DatasetInfo:
+    """The data set's facts as a checkpoint tells them, so that predicting needs no data."""
+    return DatasetInfo(
+        card["dataset"], card["input"], tuple(card["input_shape"]), tuple(card["classes"])
+    )

@@ -1,0 +1,322 @@
+"""Checkpoints: one format for training, prediction and fine-tuning.
+
+A checkpoint is a folder `checkpoints/STEP` written by Orbax (asynchronously, to a temporary name that is
+renamed when complete). It holds the state's arrays and, as JSON metadata: the data position, the loop's
+counters, the resolved config, versions, the model card (task, classes, preprocessing), and the shape,
+type and checksum of every array, because Orbax loads a flipped byte without complaint.
+"""
+
+import dataclasses
+import importlib.metadata
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+import cnn
+from cnn import tree
+from cnn.errors import UserError
+from cnn.state import TrainState
+
+FORMAT = 1
+FOLDER = "checkpoints"
+Meta = dict[str, Any]
+
+# Orbax reports every save and restore at WARNING and above through absl; ours are said by the loop.
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Corrupt(Exception):
+    """A checkpoint that cannot be trusted; the message says which tensor or file."""
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide what a run computes."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    return {"cnn": cnn.__version__} | {name: importlib.metadata.version(name) for name in packages}
+
+
+@jax.jit
+def _sums(arrays: Any) -> jax.Array:
+    """uint32 [leaves, 2]: two position-weighted sums of each array's words, modulo 2^32.
+
+    Integer sums do not depend on order, so they are equal for every sharding and device count, and are
+    computed where the data are. The weights are odd, so any change of one word changes the sum.
+    """
+
+    def weigh(x: jax.Array) -> jax.Array:
+        word = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
+        x = x.astype(jnp.uint8) if x.dtype == bool else jax.lax.bitcast_convert_type(x, word)
+        x = x.astype(jnp.uint32)
+        index = jnp.zeros(x.shape, jnp.uint32)
+        for axis, count in enumerate(x.shape):
+            index = index * jnp.uint32(count) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        first = (x * (2 * index + 1)).sum(dtype=jnp.uint32)
+        mixed = (x ^ (x >> 15)) * jnp.uint32(2654435761)
+        return jnp.stack([first, (mixed * (2 * (index ^ (index >> 7)) + 1)).sum(dtype=jnp.uint32)])
+
+    return jnp.stack([weigh(x) for x in jax.tree.leaves(arrays)])
+
+
+def describe(arrays: Any) -> dict[str, list]:
+    """{name: [shape, dtype, checksum]} of every array of a tree."""
+    sums = np.asarray(_sums(arrays))
+    return {
+        name: [list(x.shape), str(x.dtype), f"{a:08x}{b:08x}"]
+        for (name, x), (a, b) in zip(tree.flatten(arrays).items(), sums, strict=True)
+    }
+
+
+def verify(arrays: Any, described: dict[str, list]) -> None:
+    """Raises Corrupt, naming the first array that is not what was saved."""
+    for name, found in describe(arrays).items():
+        if found != described.get(name):
+            raise Corrupt(f"the checksum of '{name}' is wrong: its file was damaged after it was written")
+
+
+def _as_tree(state: TrainState) -> dict[str, Any]:
+    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
+
+
+class Checkpoints:
+    """The checkpoints of one run: saves, keeps the best and the last ones, restores.
+
+    Args:
+      directory: the run's `checkpoints` folder; created when it is written to.
+      keep_last, keep_best: how many of each stay.
+      mode: 'max' or 'min': which values of the metric are better.
+    """
+
+    def __init__(self, directory: Any, *, keep_last: int = 2, keep_best: int = 1, mode: str = "max"):
+        self.directory = epath.Path(directory)
+        self._sign = 1.0 if mode == "max" else -1.0
+        policies = ocp.training.preservation_policies
+        self._orbax = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(max(keep_last, 1)),
+                    policies.BestN(
+                        get_metric_fn=self._rank, n=keep_best, keep_checkpoints_without_metrics=False
+                    ),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def _rank(self, metrics: dict[str, float]) -> tuple[float, int]:
+        return self._sign * metrics["value"], -metrics["step"]  # of equals, the earlier one
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        return sorted(c.step for c in self._orbax.checkpoints)
+
+    @property
+    def best(self) -> int | None:
+        """The step with the best metric; None when none was scored."""
+        scored = [c for c in self._orbax.checkpoints if c.metrics]
+        return max(scored, key=lambda c: self._rank(c.metrics)).step if scored else None
+
+    def save(self, state: TrainState, meta: Meta, metric: float | None = None) -> None:
+        """Starts writing `state` as step `state.step`; returns when the arrays may be donated again.
+
+        Raises:
+          UserError: the disk is full or the folder cannot be written.
+        """
+        step = int(state.step)
+        try:
+            self._orbax.wait()
+            if step in self.steps:
+                return
+            # CPU arrays can be saved in place while a later step writes into the donated buffer: copy.
+            arrays = jax.tree.map(jnp.copy, _as_tree(state))
+            meta = {"format": FORMAT, "versions": versions(), **meta, "arrays": describe(arrays)}
+            metrics = None if metric is None else {"value": float(metric), "step": step}
+            self._orbax.save_checkpointables_async(
+                step, {"state": arrays}, force=True, metrics=metrics, custom_metadata=meta
+            )
+        except OSError as error:
+            raise _cannot_write(self.directory, error) from error
+
+    def wait(self) -> None:
+        """Returns when everything is on disk.
+
+        Raises:
+          UserError: writing failed (full disk, no permission).
+        """
+        try:
+            self._orbax.wait()
+        except Exception as error:  # tensorstore reports a full disk as ValueError with the system's text
+            raise _cannot_write(self.directory, error) from error
+
+    def close(self) -> None:
+        """Waits for the last save and lets go of the folder."""
+        self.wait()
+        self._orbax.close()
+
+    def restore(self, abstract: TrainState, which: int | str = "last") -> tuple[TrainState, Meta] | None:
+        """The state and metadata of the last (or best, or given) sound checkpoint, placed as `abstract` says.
+
+        A damaged checkpoint is named on standard error and the one before it is used.
+
+        Returns:
+          None when there is no checkpoint at all.
+
+        Raises:
+          UserError: no checkpoint is sound, `which` does not exist, or the arrays have other shapes.
+        """
+        if not self.steps:
+            return None
+        problems = []
+        for step in self._candidates(which):
+            try:
+                meta = read_meta(self.directory / str(step))
+                _same_arrays(_as_tree(abstract), meta["arrays"], self.directory / str(step))
+                arrays = _load(self.directory / str(step), _as_tree(abstract))
+                verify(arrays, meta["arrays"])
+            except Corrupt as error:
+                problems.append(f"checkpoint {step}: {error}")
+                print(f"warning: {problems[-1]}; trying the one before it", flush=True)
+                continue
+            return TrainState(**arrays), meta
+        raise UserError(
+            f"no sound checkpoint in {self.directory}: {'; '.join(problems)}. Restore the folder from a "
+            "copy, or start again with another --workdir"
+        )
+
+    def drop_after(self, step: int) -> None:
+        """Deletes checkpoints newer than `step`: damaged ones that a resumed run will write again."""
+        for newer in [s for s in self.steps if s > step]:
+            self._orbax.delete(newer)
+
+    def _candidates(self, which: int | str) -> list[int]:
+        if which == "last":
+            return self.steps[::-1]
+        step = self.best if which == "best" else which
+        if step not in self.steps:
+            known = ", ".join(map(str, self.steps))
+            raise UserError(f"no checkpoint '{which}' in {self.directory}; there are: last, best, {known}")
+        return [step]
+
+
+def find(path: str, which: int | str = "best") -> epath.Path:
+    """The folder of one checkpoint, from a run's workdir, its `checkpoints` folder or the folder itself.
+
+    Raises:
+      UserError: nothing is there.
+    """
+    folder = epath.Path(path)
+    if not folder.exists():
+        raise UserError(f"'{path}' does not exist; give a run's workdir or one of its checkpoint folders")
+    if (folder / "_CHECKPOINT_METADATA").exists():
+        return folder
+    root = folder / FOLDER if (folder / FOLDER).exists() else folder
+    steps = sorted((int(p.name) for p in root.iterdir() if p.name.isdigit()), reverse=True)
+    if not steps:
+        raise UserError(f"'{path}' holds no checkpoint; give a run's workdir or a checkpoint folder")
+    if which == "last":
+        return root / str(steps[0])
+    if which == "best":
+        return root / str(_best_step(root, steps))
+    if int(which) not in steps:
+        raise UserError(f"no checkpoint {which} in {root}; there are: last, best, {steps}")
+    return root / str(which)
+
+
+def _best_step(root: epath.Path, steps: list[int]) -> int:
+    """The best step by the newest readable checkpoint's account; the newest step where none was scored."""
+    for step in steps:
+        try:
+            best = read_meta(root / str(step)).get("loop", {}).get("best_step")
+        except Corrupt:
+            continue
+        return best if best in steps else step
+    return steps[0]
+
+
+def read_meta(folder: epath.Path) -> Meta:
+    """The JSON metadata of one checkpoint.
+
+    Raises:
+      Corrupt: it cannot be read, or it is not ours.
+    """
+    try:
+        meta = ocp.checkpointables_metadata(folder).custom_metadata
+    except Exception as error:  # Orbax raises many types here, with texts that mislead
+        raise Corrupt(f"its metadata cannot be read ({type(error).__name__})") from error
+    if not meta or "arrays" not in meta:
+        raise Corrupt("its metadata are missing")
+    if meta["format"] > FORMAT:
+        raise UserError(
+            f"{folder} has format {meta['format']}, this version of cnn reads up to {FORMAT}; upgrade cnn"
+        )
+    return meta
+
+
+def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:
+    """What to predict with ({'params', 'batch_stats'}, averaged when the run averaged) and the metadata.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    try:
+        meta = read_meta(folder)
+        names = meta["arrays"]
+        root = "ema/" if any(n.startswith("ema/") for n in names) else ""
+        wanted = [n for n in names if n.startswith((f"{root}params/", f"{root}batch_stats/"))]
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = _unflatten(
+            (n, jax.ShapeDtypeStruct(names[n][0], names[n][1], sharding=place)) for n in wanted
+        )
+        arrays = _load(folder, abstract, partial=True)
+        verify(arrays, names)
+    except Corrupt as error:
+        raise UserError(f"checkpoint {folder}: {error}; use another (--checkpoint=STEP)") from error
+    variables = arrays["ema"] if root else arrays
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, meta
+
+
+def _load(folder: epath.Path, abstract: Any, partial: bool = False) -> Any:
+    loading = ocp.options.PyTreeOptions.Loading(partial_load=partial)
+    try:
+        with ocp.Context(pytree_options=ocp.options.PyTreeOptions(loading=loading)):
+            return ocp.load_checkpointables(folder, {"state": abstract})["state"]
+    except Exception as error:  # a missing or truncated file surfaces as half a dozen unrelated types
+        raise Corrupt(f"it cannot be read ({type(error).__name__}): a file is missing or cut") from error
+
+
+def _unflatten(items: Iterator[tuple[str, Any]]) -> dict[str, Any]:
+    root: dict[str, Any] = {}
+    for name, value in items:
+        *parents, leaf = name.split("/")
+        node = root
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return root
+
+
+def _same_arrays(abstract: Any, saved: dict[str, list], folder: Any) -> None:
+    """Raises UserError at the first array that the checkpoint does not have, or has in another shape."""
+    wanted = {name: [list(x.shape), str(x.dtype)] for name, x in tree.flatten(abstract).items()}
+    for name in wanted.keys() | saved.keys():
+        there, here = saved.get(name, [None])[:2] or None, wanted.get(name)
+        if name not in saved or name not in wanted or there != here:
+            raise UserError(
+                f"{folder} does not fit this config: '{name}' is {there if name in saved else 'missing'} in "
+                f"the checkpoint and {here or 'missing'} in the network; use the config that made it"
+            )
+
+
+def _cannot_write(directory: Any, error: Exception) -> UserError:
+    text = str(error)
+    for known in ("No space left on device", "Permission denied", "Read-only file system"):
+        if known in text:
+            return UserError(f"cannot write checkpoints to {directory}: {known}; the last complete one is kept")
+    return UserError(f"cannot write checkpoints to {directory}: {text.splitlines()[0][:200]}")

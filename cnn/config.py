@@ -1,0 +1,160 @@
+"""Configs: the defaults, reading one with its overrides, units to steps, checking, JSON.
+
+A config file is plain Python with `get_config(arg='')` that starts from `default()`. Everything that a
+run needs is in the one tree; it is locked, so a misspelt field is an error that names the nearest one.
+"""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from cnn.errors import UserError
+
+UNITS = ("epochs", "steps")
+
+
+def default() -> ConfigDict:
+    """Every field that the trainer reads, with its default. Durations name their unit."""
+    c = ConfigDict()
+    c.seed = 0
+    c.total_epochs = config_dict.placeholder(float)  # exactly one of the two
+    c.total_steps = config_dict.placeholder(int)
+    c.max_minutes = config_dict.placeholder(float)  # save and stop after so long; the same command goes on
+    c.dtype = "auto"  # compute type: bfloat16 on TPU and GPU, float32 on CPU; parameters stay float32
+    c.log_every_steps = 50
+    c.profile_steps = ()  # (first, last): write a profiler trace of these steps
+    c.init_from = ""  # fine-tune: a run's workdir, one checkpoint folder, or a .npz of named arrays
+    c.task = ConfigDict({"name": "classification"})  # the other fields are the task's options
+    c.model = ConfigDict({"name": ""})  # the other fields are the model's options
+    c.input = ConfigDict(
+        {
+            "dataset": "",
+            "data_dir": "",  # where data sets are kept; for 'folder' the folder itself
+            "fake": False,  # random examples of the right shapes: for smoke runs and speed tests
+            "train_split": "train",
+            "batch_size": 64,  # over all devices
+            "train_transforms": ConfigDict(),  # {name: options}; the order is that of TRANSFORMS
+            "eval_transforms": ConfigDict(),  # these travel in the model card and are used to predict
+            "mean": (),  # per channel, of images in [0, 1]; () leaves the scale as it is
+            "std": (),
+            "in_memory": "auto",  # 'auto': decode once when it fits in 2 GiB; 'yes', 'no'
+            "threads": 0,  # 0: chosen for the machine
+            "workers": 0,  # processes; 0: threads only
+        }
+    )
+    c.optim = ConfigDict(
+        {
+            "name": "sgd",  # sgd, adamw, lamb, lion, muon
+            "lr": 0.1,
+            "momentum": 0.9,
+            "nesterov": True,
+            "b1": 0.9,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "decay_mask": ".*/kernel",  # regex over parameter paths that decay
+            "freeze": "",  # regex over parameter paths that never move
+            "lr_multipliers": (),  # ((regex, factor), ...): first match wins, others 1
+            "clip_norm": config_dict.placeholder(float),  # global norm
+            "clip_adaptive": config_dict.placeholder(float),  # unit-wise, relative to the weights (AGC)
+            "accumulate_steps": 1,  # micro-batches per step
+            "ema_decay": 0.0,  # moving average of parameters and BatchNorm statistics; 0 is off
+        }
+    )
+    c.schedule = ConfigDict(
+        {
+            "name": "cosine",  # constant, step, cosine, linear, one_cycle
+            "warmup_epochs": config_dict.placeholder(float),
+            "warmup_steps": config_dict.placeholder(int),
+            "final_fraction": 0.0,  # of the peak, at the end
+            "boundaries": (),  # 'step': fractions of the run at which lr is multiplied by `factor`
+            "factor": 0.1,
+            "peak_fraction": 0.3,  # 'one_cycle': where the peak is
+        }
+    )
+    c.eval = ConfigDict(
+        {
+            "split": "validation",  # scored during training; picks the best checkpoint; '' for none
+            "test_split": "test",  # scored once, at the end; '' for none
+            "batch_size": 256,
+            "every_epochs": config_dict.placeholder(float),
+            "every_steps": config_dict.placeholder(int),
+            "metric": "accuracy",
+            "mode": "max",
+            "patience": 0,  # evaluations without improvement before stopping early; 0 is off
+            "use": "last",  # which weights the final test scores: last, best
+            "baselines": True,
+            "recalibrate_batches": 0,  # > 0: exact BatchNorm statistics over so many batches at the end
+        }
+    )
+    c.checkpoint = ConfigDict(
+        {
+            "every_epochs": config_dict.placeholder(float),
+            "every_steps": config_dict.placeholder(int),
+            "keep_last": 2,
+            "keep_best": 1,
+        }
+    )
+    c.mesh = ConfigDict(
+        {
+            "devices": 0,  # 0: all of them
+            "fsdp": "",  # regex over parameter paths to shard over `data`; '' replicates all
+        }
+    )
+    return c
+
+
+def steps(group: Any, what: str, steps_per_epoch: float, unset: int) -> int:
+    """`{what}_epochs` or `{what}_steps` of a config group, in steps; `unset` where neither is given.
+
+    Raises:
+      UserError: both units are given, or the value is negative.
+    """
+    given = [unit for unit in UNITS if group.get(f"{what}_{unit}") is not None]
+    if len(given) > 1:
+        raise UserError(f"set one of {what}_epochs and {what}_steps, not both")
+    if not given:
+        return unset
+    value = group[f"{what}_{given[0]}"]
+    if value < 0:
+        raise UserError(f"{what}_{given[0]} must not be negative, got {value}")
+    return round(value * steps_per_epoch) if given[0] == "epochs" else int(value)
+
+
+def finish(c: ConfigDict, arg: str) -> ConfigDict:
+    """What every `get_config` ends with: '' leaves the config, 'smoke' shrinks it to a few seconds.
+
+    A smoke run is four small steps on fake data, one evaluation and no baselines.
+
+    Raises:
+      UserError: another `arg`.
+    """
+    if arg not in ("", "smoke"):
+        raise UserError(f"the config takes no argument '{arg}'. Valid: smoke")
+    if arg == "smoke":
+        c.total_epochs, c.total_steps = None, 4
+        c.schedule.warmup_epochs, c.schedule.warmup_steps = None, 1
+        c.eval.every_epochs, c.eval.every_steps = None, 4
+        c.checkpoint.every_epochs, c.checkpoint.every_steps = None, 4
+        c.log_every_steps = 2
+        c.input.fake = True
+        c.input.batch_size = 8
+        c.eval.batch_size = 8
+        c.eval.baselines = False
+    return c
+
+
+def to_json(c: ConfigDict) -> str:
+    """The whole tree as JSON text, keys sorted; tuples become lists."""
+    return json.dumps(c.to_dict(), indent=2, sort_keys=True)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The inverse of `to_json`: lists become tuples again, and the tree is locked."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: tuples(child) for key, child in value.items()}
+        return tuple(tuples(child) for child in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(json.loads(text))).lock()

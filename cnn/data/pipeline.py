@@ -1,0 +1,219 @@
+"""From a source to batches: `batches[step]` is a pure function of the step, on every host."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from cnn.data.order import Draws, indices
+from cnn.data.prefetch import prefetch
+from cnn.data.sources import ArraySource, Example, Source
+from cnn.errors import UserError
+from cnn.transforms import Transform
+
+_ENDLESS = 1 << 40  # steps; training batches never run out
+
+
+class TrainBatches:
+    """Endless shuffled training batches, by step.
+
+    `batches[step]` is a dict of stacked arrays with `valid` (all True), of the rows of this process:
+    a contiguous block of the global batch, whose positions in the example sequence are
+    step * batch_size ... (step + 1) * batch_size - 1.
+
+    Args:
+      batch_size: over all processes.
+
+    Raises:
+      UserError: the source is empty, or batch_size does not divide over the processes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transforms: Sequence[Transform],
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        self.source, self.transforms, self.seed = source, tuple(transforms), seed
+        self.batch_size, self.size = batch_size, len(source)
+        self.start, self.local = _block(batch_size, process_index, process_count)
+        self.steps_per_epoch = self.size / batch_size
+        if not self.size:
+            raise UserError("the training split is empty")
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, step: int) -> Example:
+        first = int(step) * self.batch_size + self.start
+        positions = np.arange(first, first + self.local)
+        rows = indices(self.seed, self.size, positions)
+        batch = load(self.source, self.transforms, rows, Draws(self.seed, positions))
+        batch["valid"] = np.ones(self.local, bool)
+        return batch
+
+
+class EvalBatches:
+    """Every example once, in order. The last batch is padded with example 0, `valid` False there.
+
+    The number of batches is the same on all processes.
+
+    Raises:
+      UserError: as TrainBatches.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        transforms: Sequence[Transform],
+        batch_size: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        self.source, self.transforms = source, tuple(transforms)
+        self.batch_size, self.size = batch_size, len(source)
+        self.start, self.local = _block(batch_size, process_index, process_count)
+        if not self.size:
+            raise UserError("the evaluation split is empty")
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __getitem__(self, step: int) -> Example:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        first = int(step) * self.batch_size + self.start
+        rows = np.arange(first, first + self.local)
+        valid = rows < self.size
+        rows = np.where(valid, rows, 0)
+        batch = load(self.source, self.transforms, rows, Draws(0, rows))
+        batch["valid"] = valid
+        return batch
+
+
+def _block(batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:
+    if batch_size < 1 or batch_size % process_count:
+        raise UserError(
+            f"batch_size {batch_size} does not divide over {process_count} processes; "
+            f"use a multiple of {process_count}"
+        )
+    local = batch_size // process_count
+    return process_index * local, local
+
+
+def load(
+    source: Source, transforms: Sequence[Transform], rows: Int64[np.ndarray, " b"], draws: Draws
+) -> Example:
+    """Reads `rows`, transforms them and stacks them. Arrays in memory are gathered in one go.
+
+    Raises:
+      UserError: an example that cannot be read (says which), or results of different shapes.
+    """
+    if isinstance(source, ArraySource):
+        examples: Any = {key: value[rows] for key, value in source.arrays.items()}
+    else:
+        examples = _read(source, rows)
+    try:
+        return transform_examples(examples, transforms, draws)
+    except UserError:
+        raise
+    except Exception as error:
+        first, last = source.describe(int(rows[0])), source.describe(int(rows[-1]))
+        error.add_note(f"while transforming a batch from {first} to {last}")
+        raise
+
+
+def transform_examples(
+    examples: Example | list[Example], transforms: Sequence[Transform], draws: Draws
+) -> Example:
+    """Applies transforms to stacked examples or to a list of them, and stacks the result.
+
+    The result does not depend on which of the two forms comes in, or on the batch that an example is in.
+    """
+    for transform in transforms:
+        own = draws.stream(type(transform).__name__)
+        if transform.batched and isinstance(examples, list) and _same_shapes(examples):
+            examples = _stack(examples)
+        if isinstance(examples, dict):
+            if transform.batched:
+                examples = transform(examples, own)
+                continue
+            examples = _unstack(examples)
+        call = _apply_batched if transform.batched else _apply
+        examples = [call(transform, example, own.one(i)) for i, example in enumerate(examples)]
+    return examples if isinstance(examples, dict) else _stack(examples)
+
+
+def _apply(transform: Transform, example: Example, draws: Draws) -> Example:
+    return transform(example, draws)
+
+
+def _apply_batched(transform: Transform, example: Example, draws: Draws) -> Example:
+    result = transform({key: np.asarray(value)[None] for key, value in example.items()}, draws)
+    return {key: value[0] for key, value in result.items()}
+
+
+def _same_shapes(examples: list[Example]) -> bool:
+    shapes = [[np.shape(value) for value in example.values()] for example in examples]
+    return all(shape == shapes[0] for shape in shapes)
+
+
+def _stack(examples: list[Example]) -> Example:
+    if not _same_shapes(examples):
+        key = next(
+            key for key in examples[0] if len({np.shape(example[key]) for example in examples}) > 1
+        )
+        found = sorted({np.shape(example[key]) for example in examples})
+        raise UserError(
+            f"{key}s of different shapes cannot form a batch ({found[0]}, {found[-1]}, ...); add a "
+            "transform that fixes the size to train_transforms and eval_transforms, for instance "
+            "resize=dict(size=224)"
+        )
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def _unstack(batch: Example) -> list[Example]:
+    size = len(next(iter(batch.values())))
+    return [{key: value[i] for key, value in batch.items()} for i in range(size)]
+
+
+def _read(source: Source, rows: Int64[np.ndarray, " b"]) -> list[Example]:
+    try:
+        return source.get(rows)
+    except UserError:
+        raise
+    except Exception:
+        for row in rows:  # a reader of many does not say which one was bad
+            try:
+                source[int(row)]
+            except Exception as error:
+                raise UserError(
+                    f"{source.describe(int(row))} cannot be read: {type(error).__name__}: {error}; "
+                    "find all such records with `cnn data check`"
+                ) from error
+        raise
+
+
+def iterate(
+    batches: TrainBatches | EvalBatches, start: int = 0, threads: int = 0, workers: int = 0
+) -> Iterator[Example]:
+    """batches[start], batches[start + 1], ... prepared ahead of time, in order.
+
+    Args:
+      threads: that prepare batches; 0 chooses for the source and the machine.
+      workers: processes that do so instead; for transforms in Python that hold the interpreter lock.
+
+    Raises:
+      Whatever preparing a batch raised, at the place where that batch would have come.
+    """
+    return prefetch(batches, start, threads, workers, light=isinstance(batches.source, ArraySource))
+
+
+def take(batches: Any, count: int) -> list[Example]:
+    """The first `count` batches, for looking at."""
+    return list(itertools.islice((batches[i] for i in range(len(batches))), count))

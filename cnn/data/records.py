@@ -1,0 +1,198 @@
+"""Data sets prepared by TFDS as ArrayRecord files and read by random access, without TensorFlow."""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cnn.data import Provider, data_root
+from cnn.data.info import INPUT_KEYS, DatasetInfo
+from cnn.data.sources import RecordSource
+from cnn.errors import UserError
+
+FILE_FORMAT = "array_record"
+
+
+class Records(Provider):
+    """A TFDS builder behind the table of data sets.
+
+    Args:
+      make: called with data_dir=, file_format=; a builder class, or `tfds.builder` with its name.
+      splits: names of the splits that can be used.
+      help: what a user does where preparing fails, for data that need a download.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        data_dir: str,
+        splits: tuple[str, ...] = ("train", "test"),
+        help: str = "",
+    ):
+        self.splits, self.root, self._help = splits, data_root(data_dir), help
+        self.builder = make(data_dir=self.root, file_format=FILE_FORMAT)
+        features = self.builder.info.features
+        key = next(key for key in INPUT_KEYS if key in features)
+        names = tuple(features["label"].names)
+        self.info = DatasetInfo(self.builder.name, key, tuple(features[key].shape), names)
+
+    @property
+    def directory(self) -> str:
+        """The folder of the prepared files."""
+        return os.fspath(self.builder.data_path)
+
+    def prepare(self) -> None:
+        if self.complete():
+            return
+        try:
+            with _lock(self.root, self.info.name):
+                if not self.complete():  # another process may have made it while this one waited
+                    self._make()
+        except OSError as error:
+            raise UserError(f"cannot write prepared data to {self.root}: {error}") from error
+
+    def _make(self) -> None:
+        import tensorflow_datasets as tfds
+
+        parent, name = os.path.split(self.directory)
+        if os.path.isdir(self.directory):
+            _refuse_other_format(self.directory, self.info.name)
+            print(f"{self.info.name}: {self.directory} is damaged, making it again", file=sys.stderr)
+            shutil.rmtree(self.directory)
+        for left_over in os.listdir(parent) if os.path.isdir(parent) else ():
+            if left_over.startswith("incomplete.") or left_over.startswith(f"{name}.incomplete"):
+                shutil.rmtree(os.path.join(parent, left_over))  # of a process that was killed
+        print(f"{self.info.name}: preparing in {self.directory} (once)", file=sys.stderr)
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        try:
+            with (
+                without_tensorflow(sys.modules[type(self.builder).__module__]),
+                contextlib.redirect_stdout(io.StringIO()),  # two lines that say nothing new
+            ):
+                self.builder.download_and_prepare()
+        except UserError:
+            raise
+        except Exception as error:
+            if not self._help:
+                raise
+            cause = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            raise UserError(f"cannot prepare {self.info.name} ({cause}). {self._help}") from error
+
+    def complete(self) -> bool:
+        """Whether every file that the prepared data set names is there and can be opened."""
+        if not os.path.isfile(os.path.join(self.directory, "dataset_info.json")):
+            return False
+        try:
+            self.builder.info.read_from_directory(self.directory)
+            found = self.builder.info.splits
+            for name in self.splits:
+                if name not in found:
+                    return False
+                paths = [os.fspath(path) for path in found[name].filepaths]
+                if not all(os.path.isfile(path) and os.path.getsize(path) for path in paths):
+                    return False
+                if len(paths) > 16:  # opening thousands of files would cost more than it finds
+                    continue
+                source, size = self.source(name), found[name].num_examples
+                if len(source) != size or not size:
+                    return False
+                source[0], source[size - 1]
+        except Exception:  # whatever a truncated file makes the readers raise
+            return False
+        return True
+
+    def sizes(self) -> dict[str, int]:
+        return {name: self.builder.info.splits[name].num_examples for name in self.splits}
+
+    def source(self, split: str) -> RecordSource:
+        records = self.builder.as_data_source(split=split)
+        return RecordSource(records, self.info, f"{self.info.name} '{split}'")
+
+
+def _refuse_other_format(directory: str, name: str) -> None:
+    found = [file for file in os.listdir(directory) if "tfrecord" in file]
+    if found:
+        raise UserError(
+            f"{directory} holds {name} as TFRecord, which only TensorFlow reads; give another "
+            f"data_dir, or convert it with tfds.core's `convert_format` to {FILE_FORMAT}"
+        )
+
+
+@contextlib.contextmanager
+def _lock(root: str, name: str) -> Iterator[None]:
+    """Only one process of a machine prepares a data set; the system frees the lock of a killed one."""
+    import fcntl
+
+    os.makedirs(root, exist_ok=True)
+    with open(os.path.join(root, f".{name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _encode_png(encoder: Any, image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    if image.dtype != np.uint8:
+        raise TypeError(f"images must be uint8, got {image.dtype}")
+    buffer = io.BytesIO()
+    squeezed = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(squeezed).save(buffer, format=encoder.encoding_format or "png")
+    return buffer.getvalue()
+
+
+def _to_rgb_jpeg(data: bytes, quality: int = 95) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").save(buffer, format="jpeg", quality=quality)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def without_tensorflow(*modules: types.ModuleType) -> Iterator[None]:
+    """Inside, TFDS's own builders encode arrays with PIL and read files with Python.
+
+    Their code calls TensorFlow for five small things: a PNG encoder, two JPEG conversions, opening a
+    file, asking whether it exists. `modules` are those of the builders that do so themselves.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import extractor
+    from tensorflow_datasets.core.features import image_feature
+
+    gfile = types.SimpleNamespace(GFile=open_file, exists=os.path.exists)
+    stand_in = types.SimpleNamespace(
+        io=types.SimpleNamespace(gfile=gfile),
+        compat=types.SimpleNamespace(as_text=lambda x: x.decode() if isinstance(x, bytes) else x),
+    )
+    places = [
+        (image_feature._ImageEncoder, "_encode_image", _encode_png),
+        (tfds.core.utils, "png_to_jpeg", _to_rgb_jpeg),
+        (tfds.core.utils, "jpeg_cmyk_to_rgb", _to_rgb_jpeg),
+    ]
+    folder = {os.path.dirname(module.__file__ or "") for module in modules}
+    near = [m for m in list(sys.modules.values()) if os.path.dirname(_file(m)) in folder]
+    places += [(module, "tf", stand_in) for module in [extractor, *near] if "tf" in vars(module)]
+    before = [(place, name, vars(place)[name]) for place, name, _ in places]
+    for place, name, value in places:
+        setattr(place, name, value)
+    try:
+        yield
+    finally:
+        for place, name, value in before:
+            setattr(place, name, value)
+
+
+def _file(module: Any) -> str:
+    return getattr(module, "__file__", None) or ""
+
+
+def open_file(path: Any, mode: str = "r") -> Any:
+    """`open`, with the name and the arguments that TFDS's builders use."""
+    return open(os.fspath(path), mode)

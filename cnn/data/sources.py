@@ -1,0 +1,223 @@
+"""Sources: random access to decoded examples. `len(source)`, `source[i]`, `source.get(indices)`.
+
+An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `series` float32 `t c`,
+`label` int32. Every source can be pickled, so that worker processes can open it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cnn.data.info import DatasetInfo
+from cnn.data.order import Draws
+from cnn.errors import UserError, unknown
+
+Example = dict[str, Any]
+FAKE_TRAIN, FAKE_OTHER = 64, 40
+_FREE_SIZE = {"image": (128, 160, 3), "series": (128, 1)}  # for fake examples of free shape
+
+
+class Source(Protocol):
+    """What the pipeline reads from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> Example: ...
+
+    def get(self, indices: Sequence[int]) -> list[Example]: ...
+
+    def describe(self, i: int) -> str: ...
+
+
+class ArraySource:
+    """Examples in memory, stacked: `arrays` is a dict of arrays of one length."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], name: str = "arrays"):
+        sizes = {key: len(value) for key, value in arrays.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"arrays of different lengths: {sizes}")
+        self.arrays = dict(arrays)
+        self.name = name
+        self._size = next(iter(sizes.values()))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, i: int) -> Example:
+        return {key: value[i] for key, value in self.arrays.items()}
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return f"example {i} of {self.name}"
+
+
+class RecordSource:
+    """One prepared TFDS split (ArrayRecord files), without TensorFlow."""
+
+    def __init__(self, records: Any, info: DatasetInfo, name: str):
+        self.records, self.info, self.name = records, info, name
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> Example:
+        return self._example(self.records[int(i)])
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self._example(raw) for raw in self.records.__getitems__([int(i) for i in indices])]
+
+    def describe(self, i: int) -> str:
+        return f"record {i} of {self.name}"
+
+    def _example(self, raw: Mapping[str, Any]) -> Example:
+        dtype = np.float32 if self.info.input_key == "series" else np.uint8
+        value = np.asarray(raw[self.info.input_key])
+        if value.dtype != dtype:
+            raise TypeError(f"{self.info.input_key} is {value.dtype}, expected {np.dtype(dtype)}")
+        return {self.info.input_key: value, "label": np.asarray(raw["label"], np.int32)}
+
+
+class SplitSource:
+    """Ranges of other sources, one after the other: what 'train[:90%]+extra' means."""
+
+    def __init__(self, parts: Sequence[tuple[Source, int, int]], name: str):
+        self.parts, self.name = tuple(parts), name
+        self._ends = np.cumsum([stop - start for _, start, stop in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _find(self, i: int) -> tuple[Source, int]:
+        part = int(np.searchsorted(self._ends, i, side="right"))
+        source, _, stop = self.parts[part]
+        return source, int(i) - int(self._ends[part]) + stop
+
+    def __getitem__(self, i: int) -> Example:
+        source, j = self._find(i)
+        return source[j]
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        if len(self.parts) == 1:
+            source, start, _ = self.parts[0]
+            return source.get([int(i) + start for i in indices])
+        return [self[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        source, j = self._find(i)
+        return source.describe(j)
+
+
+class CachedSource:
+    """Keeps every decoded example, for inputs of different shapes that fit in memory together."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._kept: dict[int, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Example:
+        found = self._kept.get(int(i))
+        if found is None:
+            found = self._kept[int(i)] = self.source[i]
+        return found
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return self.source.describe(i)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"source": self.source, "_kept": {}}  # a worker process fills its own
+
+
+def in_memory(source: Source, chunk: int = 256) -> ArraySource:
+    """Decodes everything once into stacked arrays.
+
+    Raises:
+      UserError: inputs of different shapes.
+    """
+    if not len(source):
+        raise UserError(f"{getattr(source, 'name', 'the split')} is empty")
+    first = source[0]
+    arrays = {
+        key: np.empty((len(source), *np.shape(value)), np.asarray(value).dtype)
+        for key, value in first.items()
+    }
+    for start in range(0, len(source), chunk):
+        for i, example in enumerate(source.get(range(start, min(start + chunk, len(source)))), start):
+            for key, value in example.items():
+                if np.shape(value) != arrays[key].shape[1:]:
+                    raise UserError(
+                        f"{source.describe(i)}: {key} of shape {np.shape(value)}, the first has "
+                        f"{arrays[key].shape[1:]}; set config.input.in_memory='no' and a resize"
+                    )
+                arrays[key][i] = value
+    return ArraySource(arrays, getattr(source, "name", "arrays"))
+
+
+_PART = re.compile(r"^(?P<name>\w+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?$")
+
+
+def parse_split(text: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """'train[:90%]+extra[10:]' as (split, start, stop) triples; the rounding is TFDS's ('closest').
+
+    Raises:
+      UserError: unknown split, bad syntax, or no example left.
+    """
+    parts = []
+    for piece in text.replace(" ", "").split("+"):
+        match = _PART.match(piece)
+        if not match:
+            raise UserError(f"cannot read split '{text}'; write for instance 'train' or 'train[:90%]'")
+        name = match["name"]
+        if name not in sizes:
+            raise unknown("split", name, sizes)
+        start, stop = (
+            _bound(match[side], sizes[name], default)
+            for side, default in (("start", 0), ("stop", sizes[name]))
+        )
+        parts.append((name, start, max(start, stop)))
+    if not sum(stop - start for _, start, stop in parts):
+        raise UserError(f"split '{text}' holds no example; sizes are {dict(sizes)}")
+    return parts
+
+
+def _bound(text: str | None, size: int, default: int) -> int:
+    if not text:
+        return default
+    if text.endswith("%"):
+        percent = int(text[:-1])
+        if abs(percent) > 100:
+            raise UserError(f"a split boundary of {text} is outside -100%..100%")
+        value = round(size * percent / 100)
+    else:
+        value = int(text)
+    return min(max(value + size if value < 0 else value, 0), size)
+
+
+def fake_sizes(splits: Sequence[str]) -> dict[str, int]:
+    """Split sizes of fake data; 'validation' and 'test' always exist, so that any config runs."""
+    names = dict.fromkeys([*splits, "train", "validation", "test"])
+    return {name: FAKE_TRAIN if name == "train" else FAKE_OTHER for name in names}
+
+
+def fake_source(info: DatasetInfo, split: str) -> ArraySource:
+    """Made-up examples of the right shapes: a pattern per class plus noise, so that a loss can fall."""
+    size = FAKE_TRAIN if split == "train" else FAKE_OTHER
+    free = _FREE_SIZE[info.input_key]
+    shape = tuple(a or b for a, b in zip(info.input_shape, free, strict=True))
+    labels = (np.arange(size) % max(info.num_classes, 1)).astype(np.int32)
+    used = min(size, max(info.num_classes, 1))
+    pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
+    salt = sum(map(ord, split))
+    value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
+    series = info.input_key == "series"
+    value = (4 * value - 2).astype(np.float32) if series else (value * 255).astype(np.uint8)
+    return ArraySource({info.input_key: value, "label": labels}, f"fake {info.name} '{split}'")

@@ -1,0 +1,64 @@
+"""Which tensor was the first that is not finite."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn import tree
+from cnn.mesh import batch_sharding, to_global
+from cnn.plan import Plan
+from cnn.shapes import Batch
+from cnn.state import TrainState
+
+DIAGNOSED = ("batch", "parameter", "statistic", "input", "output", "loss", "gradient")
+
+
+def make_diagnosis(model: Any, task: Any, seed: int) -> Callable[[TrainState, Batch], tuple]:
+    """`(state, batch) -> trees of all-finite flags`, one for each of DIAGNOSED.
+
+    That is the order in which a bad value spreads. The loop calls it once, on the batch that made the
+    loss or the gradient non-finite.
+    """
+
+    def diagnose(state: TrainState, batch: Batch) -> tuple:
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        augment_rng, model_rng = jax.random.split(rng)
+        mixed = task.augment(batch, augment_rng)
+        inputs = task.inputs(mixed)
+
+        def forward(params: Any) -> tuple:
+            out, _ = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                inputs,
+                train=True,
+                rngs={"dropout": model_rng},
+                mutable=["batch_stats"],
+            )
+            loss = task.loss(out, mixed)
+            return loss.mean(), (out, loss)
+
+        (_, (out, loss)), grads = jax.value_and_grad(forward, has_aux=True)(state.params)
+        floats = {k: v for k, v in batch.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+        trees = (floats, state.params, state.batch_stats, inputs, out, loss, grads)
+        return jax.tree.map(lambda x: jnp.isfinite(x).all(), trees)
+
+    return jax.jit(diagnose)
+
+
+def first_bad(flags: tuple) -> str | None:
+    """The first non-finite tensor of a diagnosis, such as 'gradient head/kernel'; None if there is none."""
+    for kind, flagged in zip(DIAGNOSED, flags, strict=True):
+        for name, finite in tree.flatten(flagged).items():
+            if not finite:
+                return f"{kind} {name}".strip()
+    return None
+
+
+def diagnose(plan: Plan, state: TrainState) -> str:
+    """Names what went wrong in the batch that `state` stands before."""
+    built = plan.built
+    batch = to_global(plan.batches[int(state.step)], batch_sharding(built.mesh))
+    flags = make_diagnosis(built.model, built.task, plan.config.seed)(state, batch)
+    return first_bad(jax.device_get(flags)) or "the norm of the gradients (each of them is finite)"

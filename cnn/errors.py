@@ -1,0 +1,27 @@
+"""The one exception for a user's mistake, and the did-you-mean line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake of the user's: one line that says what, where and what to do.
+
+    Every verb prints it as `cnn VERB: error: ...` and exits with code 2, without a traceback.
+    """
+
+
+def closest(name: str, choices: Iterable[str]) -> str | None:
+    """The valid choice nearest to `name`, or None when nothing is near."""
+    lowered = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    return lowered[found[0]] if found else None
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table: names the nearest and lists the valid ones."""
+    choices = sorted(choices)
+    near = closest(name, choices)
+    hint = f" Did you mean '{near}'?" if near else ""
+    listed = ", ".join(choices[:40]) + (f", ... ({len(choices)} in all)" if len(choices) > 40 else "")
+    return UserError(f"unknown {kind} '{name}'.{hint} Valid: {listed or 'none'}")

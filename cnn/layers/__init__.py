@@ -1,0 +1,1 @@
+"""Building blocks that know no model: convolution, normalisation, pooling, dropout. Any spatial rank."""

@@ -1,0 +1,84 @@
+"""The device mesh, where arrays live on it, and how host batches become global arrays.
+
+Data parallelism is `jax.jit` over one mesh with `NamedSharding`: the batch is split over the axis `data`,
+parameters are replicated unless a rule shards them, and XLA puts the all-reduces where they belong.
+"""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from cnn.errors import UserError
+from cnn.tree import path_name
+
+REPLICATED = PartitionSpec()
+
+
+def make_mesh(config: ConfigDict) -> Mesh:
+    """The mesh of `config.devices` devices (0: all), axis `data`.
+
+    Axes are `Auto` on purpose: in `Explicit` mode, dropout, batch permutations and scatter-adds fail.
+
+    Raises:
+      UserError: more devices are asked for than there are.
+    """
+    devices = jax.devices()
+    count = config.devices or len(devices)
+    if not 0 < count <= len(devices):
+        raise UserError(
+            f"mesh.devices is {count}, but this machine has {len(devices)} "
+            f"{devices[0].platform} device(s); use 0 for all"
+        )
+    return Mesh(np.array(devices[:count]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, REPLICATED)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The leading axis is split over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
+    """One sharding per leaf of a state tree.
+
+    Leaves whose path matches the regex `fsdp` (optimizer moments and averages of a parameter carry its
+    path, so they follow it) are split along their largest axis that the device count divides; all others
+    are replicated.
+
+    Raises:
+      UserError: `fsdp` is not a regular expression.
+    """
+    try:
+        rule = re.compile(fsdp) if fsdp else None
+    except re.error as error:
+        raise UserError(f"mesh.fsdp '{fsdp}' is not a regular expression: {error}") from error
+    count = mesh.shape["data"]
+
+    def place(path: tuple, leaf: Any) -> NamedSharding:
+        axes = [i for i, size in enumerate(leaf.shape) if size % count == 0 and size >= count]
+        if rule is None or not axes or not rule.search(path_name(path)):
+            return replicated(mesh)
+        largest = max(axes, key=lambda i: leaf.shape[i])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * largest, "data"))
+
+    return jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This host's rows of a batch as global arrays, split over `data`."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether the mesh is made of CPU devices."""
+    return mesh.devices.flat[0].platform == "cpu"

@@ -1,0 +1,172 @@
+"""What a run will do, before anything is computed: data, network, optimizer, durations, placement."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from cnn import step
+from cnn.build import Built, build, eval_batches, model_card
+from cnn.config import steps
+from cnn.data import Dataset, open_dataset
+from cnn.data.pipeline import EvalBatches, TrainBatches
+from cnn.data.sources import Source
+from cnn.errors import UserError
+from cnn.mesh import batch_sharding, on_cpu, replicated, state_sharding
+from cnn.optim import Schedule, make_optimizer, make_schedule
+from cnn.state import TrainState, new_state
+from cnn.transforms import build_transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A checked config, with everything that it names made.
+
+    Attributes:
+      batches: endless training batches, by step.
+      watched: the split scored during training, or None; `test`: the one scored at the end, or None.
+      total, eval_every, save_every: in steps.
+      schedule: learning rate by step.
+      abstract: the state's shapes, types and shardings.
+    """
+
+    config: ConfigDict
+    dataset: Dataset
+    built: Built
+    batches: TrainBatches
+    watched: EvalBatches | None
+    test: Source | None
+    total: int
+    eval_every: int
+    save_every: int
+    schedule: Schedule
+    tx: optax.GradientTransformation
+    abstract: TrainState
+
+    @property
+    def placement(self) -> Any:
+        """One sharding per leaf of the state."""
+        return jax.tree.map(lambda x: x.sharding, self.abstract)
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What a checkpoint of `step` says besides its arrays; `position` counts examples drawn."""
+        return {
+            "step": step,
+            "position": step * self.config.input.batch_size,
+            "config": self.config.to_dict(),
+            "card": model_card(self.config, self.built.info),
+        }
+
+    def seen(self) -> Source:
+        """All that a run may learn from: the training split and the one that chooses the best checkpoint."""
+        parts = [self.config.input.train_split, self.config.eval.split]
+        return self.dataset.source("+".join(dict.fromkeys(part for part in parts if part)))
+
+    def new_state(self, variables: dict[str, Any] | None = None) -> TrainState:
+        """The state before the first step, placed; from fresh variables or from given ones."""
+        ema = self.config.optim.ema_decay > 0
+        if variables is None:
+            make = jax.jit(
+                lambda: new_state(self.built.init(), self.tx, ema), out_shardings=self.placement
+            )
+            return make()
+        return jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)(variables)
+
+    def train_step(self) -> Callable[..., Any]:
+        """The compiled update; it donates its state."""
+        optim, mesh = self.config.optim, self.built.mesh
+        return jax.jit(
+            step.make_train_step(
+                self.built.model,
+                self.built.task,
+                self.tx,
+                seed=self.config.seed,
+                accumulate_steps=optim.accumulate_steps,
+                ema_decay=optim.ema_decay,
+                unroll=on_cpu(mesh),
+            ),
+            donate_argnums=0,
+            in_shardings=(self.placement, batch_sharding(mesh)),
+            out_shardings=(self.placement, replicated(mesh)),
+        )
+
+
+def make_plan(config: ConfigDict) -> Plan:
+    """Checks a config by making everything that it names; computes nothing.
+
+    Raises:
+      UserError: whatever is wrong with it.
+    """
+    _check(config)
+    dataset = open_dataset(config.input)
+    built = build(config, dataset.info)
+    source = dataset.source(config.input.train_split)
+    parts = built.mesh.size * config.optim.accumulate_steps
+    if config.input.batch_size < 1 or config.input.batch_size % parts:
+        raise UserError(
+            f"input.batch_size {config.input.batch_size} must be a multiple of {parts}: {built.mesh.size} "
+            f"device(s) x {config.optim.accumulate_steps} optim.accumulate_steps"
+        )
+    batches = TrainBatches(
+        source,
+        build_transforms(config.input.train_transforms),
+        config.input.batch_size,
+        config.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    total = steps(config, "total", batches.steps_per_epoch, unset=0)
+    if total < 1:
+        raise UserError("set total_epochs or total_steps to a positive number")
+    eval_every = steps(config.eval, "every", batches.steps_per_epoch, unset=max(total // 10, 1))
+    save_every = steps(config.checkpoint, "every", batches.steps_per_epoch, unset=eval_every)
+    schedule = make_schedule(config.schedule, config.optim.lr, total, batches.steps_per_epoch)
+    shapes = jax.eval_shape(built.init)
+    tx = make_optimizer(config.optim, schedule, shapes["params"])
+    abstract = jax.eval_shape(lambda: new_state(built.init(), tx, config.optim.ema_decay > 0))
+    placement = state_sharding(abstract, built.mesh, config.mesh.fsdp)
+    return Plan(
+        config=config,
+        dataset=dataset,
+        built=built,
+        batches=batches,
+        watched=eval_batches(built, dataset.source(config.eval.split)) if config.eval.split else None,
+        test=dataset.source(config.eval.test_split) if config.eval.test_split else None,
+        total=total,
+        eval_every=max(eval_every, 1),
+        save_every=max(save_every, 1),
+        schedule=schedule,
+        tx=tx,
+        abstract=jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placement
+        ),
+    )
+
+
+def _check(config: ConfigDict) -> None:
+    """Values that nothing else would refuse."""
+    for field, valid in (("eval.mode", ("max", "min")), ("eval.use", ("last", "best"))):
+        group, name = field.split(".")
+        if config[group][name] not in valid:
+            raise UserError(f"{field} '{config[group][name]}' is unknown. Valid: {', '.join(valid)}")
+    if not 0 <= config.optim.ema_decay < 1:
+        raise UserError(f"optim.ema_decay {config.optim.ema_decay} must be in [0, 1)")
+    if config.optim.lr <= 0:
+        raise UserError(f"optim.lr {config.optim.lr} must be positive")
+    for field, value, least in (
+        ("optim.accumulate_steps", config.optim.accumulate_steps, 1),
+        ("log_every_steps", config.log_every_steps, 1),
+        ("eval.batch_size", config.eval.batch_size, 1),
+        ("optim.weight_decay", config.optim.weight_decay, 0),
+    ):
+        if value < least:
+            raise UserError(f"{field} {value} must be at least {least}")
+    if config.profile_steps and len(config.profile_steps) != 2:
+        raise UserError(f"profile_steps {config.profile_steps} must be (first, last)")
+    if not config.model.name:
+        raise UserError("set model.name; see: cnn list models")
+    if not config.input.dataset:
+        raise UserError("set input.dataset; see: cnn list datasets")

@@ -1,0 +1,140 @@
+"""What a run leaves behind: the test score beside the baselines, pictures, summary.json."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn.build import Built, eval_batches
+from cnn.checkpoint import versions
+from cnn.data.order import Draws
+from cnn.data.pipeline import load
+from cnn.data.sources import Source
+from cnn.errors import UserError
+from cnn.evaluate import Evaluator
+from cnn.plan import Plan
+from cnn.transforms import build_transforms
+from cnn.workdir import Workdir
+from cnn.writers import read_metrics
+
+WHOLE = 1 << 30  # bytes of a split that baselines and pictures may hold in memory
+
+
+def _examples(built: Built, source: Source) -> dict[str, np.ndarray] | None:
+    """A whole split as the network sees it before normalisation; None when that is too much to hold."""
+    transforms = build_transforms(built.config.input.eval_transforms)
+    one = load(source, transforms, np.arange(1), Draws(0, np.arange(1)))
+    if len(source) * math.prod(one[built.info.input_key].shape) > WHOLE:
+        return None
+    rows = np.arange(len(source))
+    parts = [
+        load(source, transforms, part, Draws(0, part))
+        for part in np.array_split(rows, max(len(rows) // 1024, 1))
+    ]
+    return {key: np.concatenate([part[key] for part in parts]) for key in one}
+
+
+def finish(
+    plan: Plan, evaluator: Evaluator, variables: Any, folder: Workdir, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Scores the test split once, beside the baselines; draws; writes and returns the summary.
+
+    Args:
+      variables: what to score.
+      facts: what the loop knows: steps, parameters, timing.
+    """
+    config, built, test = plan.config, plan.built, plan.test
+    summary: dict[str, Any] = {"test": {}, "baselines": {}}
+    figures = _curves(folder)
+    if test is not None:
+        scores = evaluator.score(variables, eval_batches(built, test), keep=True)
+        summary["test"] = scores.metrics | {"split": config.eval.test_split, "examples": len(test)}
+        examples = _examples(built, test)
+        if config.eval.baselines and examples is not None:
+            summary["baselines"] = _baselines(plan, examples)
+        if examples is not None:
+            figures += built.task.draw(scores.predictions, examples, str(folder.figures))
+    summary |= facts
+    summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
+    summary["versions"] = versions()
+    summary["config"] = config.to_dict()
+    folder.write_summary(summary)
+    return summary
+
+
+def _baselines(plan: Plan, test: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Fitted on everything that the network may have learned from, so that they are not held back."""
+    examples = _examples(plan.built, plan.seen())
+    if examples is None:
+        return {}
+    try:
+        return plan.built.task.baselines(examples, test, plan.config.seed)
+    except UserError as error:  # an extra is missing: the run itself is whole
+        print(f"no baselines: {error}", flush=True)
+        return {}
+
+
+def table(summary: dict[str, Any], metric: str) -> str:
+    """The network and the baselines, best first, as text."""
+    model = f"{summary['config']['model']['name']} (this run)"
+    rows = {name: found.get(metric) for name, found in summary["baselines"].items()}
+    rows[model] = summary["test"].get(metric)
+    ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=True)
+    lines = [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
+    if ranked and ranked[0][1] != model:
+        lines.append(f"  the network does not beat {ranked[0][1]}")
+    return "\n".join(lines)
+
+
+def timing_text(timing: dict[str, Any]) -> str:
+    """Where the time went, in two lines."""
+    text = (
+        f"time: {timing['total_seconds']:.1f} s (steps {timing['train_seconds']:.1f}, "
+        f"compile {timing['compile_seconds']:.1f} [cache: {timing['cache_hits']} hits, "
+        f"{timing['cache_misses']} misses], eval {timing['eval_seconds']:.1f}, save {timing['save_seconds']:.1f})"
+    )
+    if timing.get("bare_step_ms"):
+        text += (
+            f"\nstep: {timing['step_ms']:.2f} ms in the loop, {timing['bare_step_ms']:.2f} ms bare: overhead "
+            f"{timing['overhead']:+.1%}, input wait {timing['input_wait']:.1%}, "
+            f"{timing['examples_per_second']:,.0f} examples/s"
+        )
+    return text
+
+
+def _curves(folder: Workdir) -> list[str]:
+    """Loss, learning rate and the evaluated metrics over the steps, as figures/curves.png."""
+    rows = read_metrics(folder.metrics) if jax.process_index() == 0 else []
+    loss = [(r["step"], r["loss"]) for r in rows if "loss" in r]
+    rate = [(r["step"], r["lr"]) for r in rows if "lr" in r]
+    scores: dict[str, list] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name.startswith("eval/"):
+                scores.setdefault(name.removeprefix("eval/"), []).append((row["step"], value))
+    if not loss:
+        return []
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.plot(*zip(*loss, strict=True), lw=1, label="training")
+    if "loss" in scores:
+        left.plot(*zip(*scores.pop("loss"), strict=True), "o-", ms=3, label="evaluation")
+    left.set(title="loss", xlabel="step", yscale="log")
+    left.legend()
+    for name, points in scores.items():
+        middle.plot(*zip(*points, strict=True), "o-", ms=3, label=name)
+    middle.set(title="evaluation", xlabel="step")
+    if scores:
+        middle.legend()
+    right.plot(*zip(*rate, strict=True))
+    right.set(title="learning rate", xlabel="step")
+    folder.figures.mkdir(exist_ok=True)
+    path = folder.figures / "curves.png"
+    figure.savefig(path, dpi=110)
+    return [str(path)]

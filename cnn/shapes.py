@@ -1,0 +1,19 @@
+"""The axis letters of the whole project, and the array aliases of signatures.
+
+b batch, t time, d h w depth / height / width, c channels, n boxes / points / tokens, k classes,
+s key length. Channels come last everywhere.
+"""
+
+from typing import Any
+
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+Batch = dict[str, Any]  # one stacked example dict; `valid` is bool `b`
+Outputs = dict[str, Any]  # what a model returns: stage1 .. stageN, pre_logits, logits
+
+Logits = Float[Array, "b k"]
+PerExample = Float[Array, " b"]
+Labels = Int[Array, " b"]
+Valid = Bool[Array, " b"]
+Images = Float[Array, "b h w c"]
+ByteImages = UInt8[Array, "b h w c"]

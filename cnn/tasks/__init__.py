@@ -1,0 +1,26 @@
+"""The tasks by name. This module imports no JAX; building one does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cnn.tables import Entry, build
+
+TASKS: dict[str, Entry] = {
+    "classification": Entry(
+        "cnn.tasks.classification:classification", "one class per picture or series: softmax, BCE or focal loss"
+    ),
+}
+
+
+def build_task(name: str, info: Any, mean: tuple = (), std: tuple = (), **options: Any) -> Any:
+    """The task called `name` for the data set `info` (a DatasetInfo); see `cnn.tasks.base.Task`.
+
+    Args:
+      mean, std: per channel, of images in [0, 1]; empty leaves the scale as it is.
+      options: the fields of `config.task` other than `name`.
+
+    Raises:
+      UserError: unknown name or option, or an option's value that the task refuses.
+    """
+    given: Mapping[str, Any] = {"info": info, "mean": tuple(mean), "std": tuple(std), **options}
+    return build("task", TASKS, name, given)

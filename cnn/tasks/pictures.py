@@ -1,0 +1,138 @@
+"""Pictures of classification results, drawn with matplotlib without a screen."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn.errors import UserError
+
+BLUE, RED, GREY = "#3b6ea5", "#c0504d", "#8c8c8c"
+NAMED_CLASSES = 40  # with more, class names on an axis overlap
+NUMBERED_CLASSES = 15  # with more, numbers in the confusion matrix overlap
+MISTAKES = 20
+
+
+def draw(
+    probs: np.ndarray, label: np.ndarray, inputs: np.ndarray, class_names: Sequence[str], directory: str
+) -> list[str]:
+    """Writes `confusion.png`, `per_class.png` and, where there are mistakes, `mistakes.png`.
+
+    Args:
+      probs: [n, k].
+      label: [n], true classes.
+      inputs: raw images [n, h, w, c] (uint8, or float in [0, 1]) or series [n, t, c]; other ranks are left
+        out. May hold fewer rows than `probs`; mistakes are then picked among these.
+      directory: is made where it does not exist.
+
+    Returns:
+      The paths of the PNG files.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("pictures need matplotlib: pip install 'cnn[data]'") from error
+
+    def figure(width: float, height: float) -> Any:
+        # Figure and Agg canvas directly: pyplot would keep global state and may look for a screen.
+        made = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(made)
+        return made
+
+    probs, label = np.asarray(probs), np.asarray(label)
+    os.makedirs(directory, exist_ok=True)
+    k = len(class_names)
+    predicted = probs.argmax(axis=1)
+    confusion = np.zeros((k, k), int)
+    np.add.at(confusion, (label, predicted), 1)
+    figures = {
+        "confusion": _confusion(figure, confusion, class_names),
+        "per_class": _per_class(figure, confusion, class_names),
+    }
+    mistakes = _mistakes(figure, probs, label, np.asarray(inputs), class_names)
+    if mistakes is not None:
+        figures["mistakes"] = mistakes
+    paths = []
+    for name, made in figures.items():
+        paths.append(os.path.join(directory, f"{name}.png"))
+        made.savefig(paths[-1], dpi=110)
+    return paths
+
+
+def _confusion(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
+    k = len(names)
+    size = min(4.0 + 0.42 * k, 12.0)
+    made = figure(size, size)
+    axes = made.add_subplot()
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    made.colorbar(image, ax=axes, shrink=0.75, label="share of the true class")
+    if k <= NUMBERED_CLASSES:
+        for row, column in np.argwhere(confusion):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            text = str(confusion[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    if k <= NAMED_CLASSES:
+        axes.set_xticks(range(k), names, rotation=90)
+        axes.set_yticks(range(k), names)
+    accuracy = np.trace(confusion) / max(confusion.sum(), 1)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(f"Confusion matrix: {accuracy:.2%} of {confusion.sum():,} right")
+    return made
+
+
+def _per_class(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
+    k = len(names)
+    actual, guessed, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
+    recall, precision = hits / np.maximum(actual, 1), hits / np.maximum(guessed, 1)
+    made = figure(min(3.0 + 0.6 * k, 16.0), 4.0)
+    axes = made.add_subplot()
+    where = np.arange(k)
+    axes.bar(where - 0.2, recall, 0.4, color=BLUE, label="recall")
+    axes.bar(where + 0.2, precision, 0.4, color=GREY, label="precision")
+    # Bars between 0.9 and 1 all look alike, so the axis starts just below the lowest one.
+    lowest = np.concatenate([recall[actual > 0], precision[guessed > 0], [1.0]]).min()
+    axes.set_ylim(max(0.0, np.floor(lowest * 10 - 1) / 10), 1.0)
+    if k <= NAMED_CLASSES:
+        axes.set_xticks(where, names, rotation=0 if max(map(len, names)) <= 4 else 45)
+    axes.set_title("Recall and precision per class")
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    made.legend(loc="outside right upper")
+    return made
+
+
+def _mistakes(
+    figure: Any, probs: np.ndarray, label: np.ndarray, inputs: np.ndarray, names: Sequence[str]
+) -> Any:
+    if inputs.ndim not in (3, 4):
+        return None
+    probs, label = probs[: len(inputs)], label[: len(inputs)]
+    predicted = probs.argmax(axis=1)
+    confidence = probs.max(axis=1)
+    wrong = np.flatnonzero(predicted != label)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    if not len(wrong):
+        return None
+    columns = min(5, len(wrong))
+    rows = -(-len(wrong) // columns)
+    made = figure(2.1 * columns, 2.3 * rows + 0.4)
+    for place, index in enumerate(wrong):
+        axes = made.add_subplot(rows, columns, place + 1)
+        example = inputs[index]
+        if example.ndim == 2:
+            axes.plot(example, linewidth=1)
+        else:
+            grey = example.shape[-1] == 1
+            axes.imshow(example[..., 0] if grey else example[..., :3], cmap="gray" if grey else None)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        guess, truth = names[predicted[index]], names[label[index]]
+        axes.set_title(f"{guess} {confidence[index]:.0%}\ntrue: {truth}", fontsize=9, color=RED)
+    made.suptitle("Most confident mistakes")
+    return made

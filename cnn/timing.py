@@ -1,0 +1,143 @@
+"""Where the time of a run goes: steps, waiting for input, evaluation, saving, compiling."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnn.paths import compile_cache_dir
+
+_CACHE_EVENTS = {"/jax/compilation_cache/cache_hits": "hits", "/jax/compilation_cache/cache_misses": "misses"}
+cache_counts = {"hits": 0, "misses": 0}
+
+
+def _count(event: str, **_: Any) -> None:
+    if event in _CACHE_EVENTS:
+        cache_counts[_CACHE_EVENTS[event]] += 1
+
+
+def use_compile_cache() -> Path:
+    """Turns on JAX's persistent compilation cache (see cnn.paths)."""
+    folder = compile_cache_dir()
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if not _listening:
+        jax.monitoring.register_event_listener(_count)
+        _listening.append(True)
+    return folder
+
+
+_listening: list[bool] = []
+
+
+class Clock:
+    """Adds up seconds by name, and the laps of the loop: its seconds per step, other work taken out."""
+
+    OUTSIDE = ("eval", "save", "compile")  # not part of a step
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys((*self.OUTSIDE, "input"), 0.0)
+        self.laps: list[tuple[float, int]] = []  # (seconds, steps) between two logs
+        self._began = self._mark = time.perf_counter()
+        self._outside = 0.0
+
+    @contextlib.contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Counts the seconds inside under `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def compiled(self, outputs: Any) -> None:
+        """Counts everything since the last lap, up to `outputs` being there, as compilation."""
+        jax.block_until_ready(outputs)
+        now = time.perf_counter()
+        self.seconds["compile"] += now - self._mark
+        self._mark, self.seconds["input"] = now, 0.0
+
+    def lap(self, steps: int = 0) -> None:
+        """Ends a lap of so many steps; 0 only begins the next one."""
+        now = time.perf_counter()
+        outside = sum(self.seconds[name] for name in ("eval", "save"))
+        if steps:
+            self.laps.append((now - self._mark - (outside - self._outside), steps))
+        self._mark, self._outside = now, outside
+
+    def summary(self) -> dict[str, Any]:
+        """Seconds in all and by kind, and what the compile cache did."""
+        return {
+            "total_seconds": time.perf_counter() - self._began,
+            "train_seconds": sum(seconds for seconds, _ in self.laps),
+            **{f"{name}_seconds": value for name, value in self.seconds.items()},
+            "cache_hits": cache_counts["hits"],
+            "cache_misses": cache_counts["misses"],
+        }
+
+    def overhead(self, bare: float, batch_size: int) -> dict[str, float]:
+        """The loop's cost per step beside the `bare` seconds of the jitted step alone; medians of laps."""
+        looped = statistics.median(seconds / steps for seconds, steps in self.laps[1:])
+        steps = sum(count for _, count in self.laps)
+        return {
+            "step_ms": 1e3 * looped,
+            "bare_step_ms": 1e3 * bare,
+            "overhead": looped / bare - 1,
+            "input_wait": self.seconds["input"] / steps / looped,
+            "examples_per_second": batch_size / looped,
+        }
+
+
+def bare_step_seconds(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any, budget: float = 3.0
+) -> float:
+    """Median seconds of the jitted step alone, on one batch that is already on the device.
+
+    Args:
+      state: is donated; do not use it afterwards.
+      budget: about how many seconds to spend.
+    """
+    state, aux = step(state, batch)
+    jax.block_until_ready(aux)
+    start = time.perf_counter()
+    state, aux = step(state, batch)
+    jax.block_until_ready(aux)
+    once = time.perf_counter() - start
+    burst = max(round(budget / 10 / once), 2)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        for _ in range(burst):
+            state, aux = step(state, batch)
+        jax.block_until_ready((state, aux))
+        times.append((time.perf_counter() - start) / burst)
+    return statistics.median(times)
+
+
+class Profiler:
+    """Writes a profiler trace of the steps (first, last) of the config to `folder`; () is off."""
+
+    def __init__(self, steps: tuple[int, ...], folder: Path):
+        self._first, self._last = steps or (-1, -1)
+        self._folder, self._running = folder, False
+
+    def at(self, step: int, outputs: Any) -> None:
+        """Called before `step` runs, with what to wait for at the end of the trace."""
+        if step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif step == self._last + 1:
+            self.stop(outputs)
+
+    def stop(self, outputs: Any) -> None:
+        """Ends a running trace."""
+        if self._running:
+            jax.block_until_ready(outputs)
+            jax.profiler.stop_trace()
+            self._running = False

@@ -1,0 +1,258 @@
+"""`cnn train`: trains what a config describes, on whatever devices there are.
+
+    cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits
+
+The same command takes an interrupted run up again. SIGTERM and SIGINT save and exit with code 75.
+"""
+
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnn import flags, tree
+from cnn.checkpoint import Checkpoints
+from cnn.data.pipeline import iterate
+from cnn.diagnose import diagnose
+from cnn.errors import UserError
+from cnn.evaluate import Evaluator, report
+from cnn.finetune import load_into
+from cnn.mesh import batch_sharding, on_cpu, to_global
+from cnn.plan import Plan, make_plan
+from cnn.recalibrate import recalibrated
+from cnn.result import finish, table, timing_text
+from cnn.state import TrainState
+from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
+from cnn.timing import Clock, Profiler, bare_step_seconds, use_compile_cache
+from cnn.workdir import Workdir
+from cnn.writers import Progress, Writer
+
+AHEAD = 2  # steps in flight: the host prepares the next ones and never waits for a value
+
+
+def train(config: ConfigDict, workdir: str) -> int:
+    """Runs a config to its end, or to the next interruption; returns the process's exit code.
+
+    Raises:
+      UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
+    """
+    use_compile_cache()
+    folder = Workdir(workdir)
+    with folder.lock():
+        plan = make_plan(config)
+        folder.adopt(config)
+        checkpoints = Checkpoints(
+            folder.checkpoints,
+            keep_last=config.checkpoint.keep_last,
+            keep_best=config.checkpoint.keep_best,
+            mode=config.eval.mode,
+        )
+        state, best = start(plan, checkpoints)
+        run = Run(plan, folder, checkpoints, state, best)
+        try:
+            reason = run.loop()
+            if reason:
+                print(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on", flush=True)
+                return EXIT_INTERRUPTED
+            run.end()
+        finally:
+            run.close()
+    return 0
+
+
+def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
+    """Resumes; else fine-tunes; else begins afresh."""
+    config = plan.config
+    restored = checkpoints.restore(plan.abstract)
+    if restored:
+        state, meta = restored
+        checkpoints.drop_after(int(state.step))
+        print(f"resume at step {int(state.step)} of {plan.total}", flush=True)
+        return state, Best.from_json(config.eval.mode, meta["loop"])
+    state = plan.new_state()
+    if config.init_from:
+        fresh = {"params": state.params, "batch_stats": state.batch_stats}
+        state = plan.new_state(load_into(fresh, config.init_from))
+    return state, Best(config.eval.mode)
+
+
+class Run:
+    """One process's part of a run: the state, and everything that watches over it."""
+
+    def __init__(
+        self, plan: Plan, folder: Workdir, checkpoints: Checkpoints, state: TrainState, best: Best
+    ):
+        self.plan, self.folder, self.checkpoints, self.state, self.best = plan, folder, checkpoints, state, best
+        self.step = self.start = int(state.step)
+        self.clock, self.step_ms = Clock(), []
+        self.rows = batch_sharding(plan.built.mesh)
+        self.train_step = plan.train_step()
+        self.evaluator = Evaluator(plan.built)
+        main = jax.process_index() == 0
+        self.writer = Writer(folder.path, main, self.start)
+        self.bar = Progress(plan.total, self.start, main)
+        self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
+        mesh, config = plan.built.mesh, plan.config
+        self.bar.say(
+            f"{config.model.name}: {tree.size(state.params):,} parameters; {plan.batches.size:,} examples, "
+            f"{plan.total} steps of {config.input.batch_size} on {mesh.size} "
+            f"{mesh.devices.flat[0].platform} device(s)"
+        )
+
+    def loop(self) -> str:
+        """Trains to the last step; returns '' or why it stopped before, with everything saved.
+
+        The order is law: evaluation and saving see the state before the next batch is drawn.
+        """
+        plan, config, mesh = self.plan, self.plan.config, self.plan.built.mesh
+        profiler = Profiler(config.profile_steps, self.folder.path / "profile")
+        deadline = Deadline(config.max_minutes)
+        lockstep = mesh.size > 1 and on_cpu(mesh)  # simulated devices deadlock with steps in flight
+        with Interrupts() as interrupts:
+            data = iterate(plan.batches, self.start, config.input.threads, config.input.workers)
+            self.clock.lap()
+            for now in range(self.start, plan.total):
+                self.step = now
+                if now > self.start:
+                    if plan.watched and now % plan.eval_every == 0:
+                        self.evaluate()
+                    if now % plan.save_every == 0:
+                        self.save()
+                reason = interrupts.received or deadline.passed()
+                if reason:
+                    self.log(0)
+                    self.save()
+                    return reason
+                if config.eval.patience and self.best.stale >= config.eval.patience:
+                    self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
+                    break
+                profiler.at(now, self.state)
+                with self.clock.time("input"):
+                    batch = to_global(next(data), self.rows)
+                self.state, aux = self.train_step(self.state, batch)
+                self.waiting.append((now, aux))
+                if now == self.start:
+                    self.clock.compiled(self.state)
+                elif lockstep:
+                    jax.block_until_ready(self.state)
+                elif len(self.waiting) > AHEAD:
+                    jax.block_until_ready(self.waiting[-1 - AHEAD][1])
+                if (now + 1) % config.log_every_steps == 0:
+                    self.log(AHEAD)
+            else:
+                self.step = max(plan.total, self.start)
+            self.log(0)
+            profiler.stop(self.state)
+        self.clock.lap()
+        return ""
+
+    def end(self) -> None:
+        """Last evaluation and save, the test score beside the baselines, the summary."""
+        plan, config = self.plan, self.plan.config
+        if self.step > self.start:
+            if config.eval.recalibrate_batches:
+                self.state = recalibrated(plan, self.state, config.eval.recalibrate_batches)
+            if plan.watched and self.best.last_step != self.step:
+                self.evaluate()
+            self.save()
+        self.bar.close()
+        scored = self.state.variables()
+        if config.eval.use == "best" and self.best.step not in (None, self.step):
+            self.checkpoints.wait()
+            scored = self.checkpoints.restore(plan.abstract, "best")[0].variables()
+        facts = {
+            "steps": self.step,
+            "parameters": tree.size(self.state.params),
+            "best": self.best.to_json(),
+            "timing": self.timing(),
+        }
+        summary = finish(plan, self.evaluator, scored, self.folder, facts)
+        if summary["test"]:
+            report(f"{config.eval.test_split} ({summary['test']['examples']} examples)", summary["test"])
+            print(table(summary, config.eval.metric))
+        print(timing_text(summary["timing"]))
+        print(f"summary and pictures: {self.folder.path}")
+
+    def timing(self) -> dict[str, Any]:
+        """Where the time went; measures the bare step, beside which the loop's own cost is seen."""
+        timing = self.clock.summary()
+        if len(self.clock.laps) >= 3:
+            batch = to_global(self.plan.batches[self.step], self.rows)
+            state = jax.tree.map(lambda x: x.copy(), self.state)
+            bare = bare_step_seconds(self.train_step, state, batch)
+            timing |= self.clock.overhead(bare, self.plan.config.input.batch_size)
+        return timing
+
+    def save(self, metric: float | None = None) -> None:
+        """Starts a checkpoint of the current state and position."""
+        with self.clock.time("save"):
+            meta = self.plan.meta(self.step) | {"loop": self.best.to_json()}
+            self.checkpoints.save(self.state, meta, metric)
+
+    def evaluate(self) -> None:
+        """Scores the watched split, and saves when it is the best so far."""
+        if self.best.last_step == self.step:
+            return
+        config = self.plan.config.eval
+        with self.clock.time("eval"):
+            scores = self.evaluator.score(self.state.variables(), self.plan.watched).metrics
+        if config.metric not in scores:
+            raise UserError(f"eval.metric '{config.metric}' is unknown. Valid: {', '.join(scores)}")
+        scalars = {f"eval/{k}": v for k, v in scores.items() if isinstance(v, int | float)}
+        self.writer.scalars(self.step, scalars)
+        report(f"step {self.step} {config.split}", scores, self.bar.say)
+        if self.best.update(scores[config.metric], self.step):
+            self.save(self.best.value)
+
+    def log(self, keep: int) -> None:
+        """Writes the means of the losses seen; the last `keep` steps, still in flight, wait."""
+        seen, self.waiting = self.waiting[: len(self.waiting) - keep], self.waiting[len(self.waiting) - keep :]
+        if not seen:
+            return
+        values = jax.device_get([aux for _, aux in seen])
+        if not all(np.isfinite(list(v.values())).all() for v in values):
+            self.stop_on_bad_value()
+        last = seen[-1][0] + 1
+        means = {k: float(np.mean([v[k] for v in values])) for k in values[0]}
+        means["lr"] = float(self.plan.schedule(last - 1))
+        self.writer.scalars(last, means)
+        self.bar.update(last, {"loss": means["loss"], "lr": means["lr"]})
+        self.clock.lap(len(seen))
+
+    def stop_on_bad_value(self) -> None:
+        """Saves the last good state, finds the first tensor that is not finite, and raises.
+
+        Raises:
+          UserError: always.
+        """
+        self.step = int(self.state.bad_step)
+        self.state = self.state.replace(bad_step=self.state.bad_step * 0 - 1)
+        self.save()
+        self.checkpoints.wait()
+        raise UserError(
+            f"step {self.step}: not finite: {diagnose(self.plan, self.state)}. The state before that step is "
+            "saved; lower optim.lr, set optim.clip_norm, or check the data with: cnn data check"
+        )
+
+    def close(self) -> None:
+        """Waits for the last save; closes the files."""
+        self.bar.close()
+        self.writer.close()
+        self.checkpoints.close()
+
+
+def main(argv: list[str]) -> int:
+    """The command line."""
+    parser = flags.Parser("train", __doc__)
+    parser.add_config()
+    parser.add_argument("--workdir", required=True, help="folder of this run; the same again resumes it")
+    args, overrides = parser.parse(argv)
+    return train(flags.load_config(args.config, overrides), args.workdir)
+
+
+if __name__ == "__main__":
+    from cnn import cli
+
+    sys.exit(cli.run("train"))

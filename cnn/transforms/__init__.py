@@ -1,0 +1,61 @@
+"""The table of transforms, and building them from a config. Holds text only; imports no JAX.
+
+A transform is a frozen dataclass, `transform(example, draws) -> example`, that never changes its
+input. The order in the table is the order of application, whatever the order in the config.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from cnn.errors import UserError, unknown
+from cnn.tables import Entry, build
+
+
+class Transform(Protocol):
+    """One step between the source and the batch.
+
+    With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
+    the pipeline adds and removes the axis for a single one. With False it takes one example.
+    """
+
+    batched: bool
+
+    def __call__(self, example: dict[str, Any], draws: Any) -> dict[str, Any]: ...
+
+
+TRANSFORMS: dict[str, Entry] = {
+    "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
+    "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
+    "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),
+    "center_crop": Entry("cnn.transforms.image:CenterCrop", "the middle `size` x `size` pixels"),
+    "random_resized_crop": Entry(
+        "cnn.transforms.image:RandomResizedCrop", "Szegedy et al. 2015: part of the image, resized"
+    ),
+    "pad_crop": Entry("cnn.transforms.image:PadCrop", "pad, then crop back at a random place"),
+    "shift": Entry("cnn.transforms.series:Shift", "move by up to `size` pixels or time steps"),
+    "flip": Entry("cnn.transforms.image:Flip", "mirror with probability p (axis 'w', 'h' or 't')"),
+    "color_jitter": Entry("cnn.transforms.image:ColorJitter", "brightness, contrast, saturation"),
+    "randaugment": Entry(
+        "cnn.transforms.randaugment:RandAugment", "Cubuk et al. 2020: random image operations"
+    ),
+    "scale": Entry("cnn.transforms.series:Scale", "multiply a series by a random factor"),
+    "noise": Entry("cnn.transforms.series:Noise", "add Gaussian noise to a series"),
+    "erase": Entry("cnn.transforms.image:Erase", "Zhong et al. 2017: erase a random rectangle"),
+}
+
+
+def build_transforms(config: Mapping[str, Any]) -> list[Transform]:
+    """The named transforms of a config, {name: options}, in the order of the table.
+
+    Raises:
+      UserError: a name or an option that does not exist, or a value it cannot have.
+    """
+    for name, options in config.items():
+        if name not in TRANSFORMS:
+            raise unknown("transform", name, TRANSFORMS)
+        if not hasattr(options, "items"):  # a ConfigDict is no Mapping
+            raise UserError(
+                f"transform '{name}' needs its options as a dict, for instance {{}}, got {options!r}"
+            )
+    chosen = [name for name in TRANSFORMS if name in config]
+    return [build("transform", TRANSFORMS, name, dict(config[name])) for name in chosen]

@@ -1,0 +1,66 @@
+"""Transforms of series: `series` float32 `t c` (stacked `b t c`). Shift takes images too."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cnn.data.order import Draws
+from cnn.transforms.image import check_range, check_translation, translated
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shift:
+    """Moves by up to `size` pixels (both axes) or time steps, each amount equally likely.
+
+    Args:
+      mode: what comes in at the border: 'zero', 'edge', 'reflect' or 'wrap'.
+    """
+
+    batched: ClassVar[bool] = True
+    size: int = 1
+    mode: str = "zero"
+
+    def __post_init__(self):
+        check_translation(self.size, self.mode)
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        key = "series" if "series" in example else "image"
+        x = example[key]
+        offsets = draws.integers(0, 2 * self.size + 1, (x.ndim - 2,))
+        return example | {key: translated(x, offsets, self.size, self.mode)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Multiplies a series by one random factor in `factor` = (low, high)."""
+
+    batched: ClassVar[bool] = True
+    factor: tuple[float, float] = (0.9, 1.1)
+
+    def __post_init__(self):
+        check_range("factor", self.factor, 0.0, float("inf"))
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        x = example["series"]
+        factor = draws.uniform(*self.factor).astype(np.float32)
+        return example | {"series": x * factor[:, None, None]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Adds independent Gaussian noise of standard deviation `std` to every value of a series."""
+
+    batched: ClassVar[bool] = True
+    std: float = 0.02
+
+    def __post_init__(self):
+        if self.std < 0:
+            raise ValueError(f"std must not be negative, got {self.std}")
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        x = example["series"]
+        noise = draws.normal(x.shape[1:]) * self.std
+        return example | {"series": x + noise.astype(np.float32)}

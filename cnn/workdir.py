@@ -1,0 +1,130 @@
+"""A run's folder: its lock, its config, and where things lie in it.
+
+    config.json        the resolved config           checkpoints/   best and last states
+    metrics.jsonl      one line per logged value      figures/       PNG
+    summary.json       the result                     tensorboard/   events, when tensorboardX is there
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnn import config as configs
+from cnn.errors import UserError
+
+# Fields that may differ when a run is taken up again: they do not change what is learned.
+FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.", "mesh.", "input.threads",
+        "input.workers", "input.in_memory", "input.data_dir", "eval.batch_size", "eval.baselines")  # fmt: skip
+
+
+class Workdir:
+    """The folder of one run.
+
+    Args:
+      path: created when absent.
+
+    Raises:
+      UserError: the path is a file, or cannot be written.
+    """
+
+    def __init__(self, path: str):
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"workdir '{path}' cannot be written: {error.strerror}; use another --workdir") from error
+        self.checkpoints = self.path / "checkpoints"
+        self.figures = self.path / "figures"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self._config = self.path / "config.json"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder against a second run; the lock goes with the process, however it ends.
+
+        Raises:
+          UserError: another process holds it.
+        """
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(
+                    f"workdir '{self.path}' is in use by another run (process {holder}); "
+                    "wait for it, stop it, or use another --workdir"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def adopt(self, config: ConfigDict) -> None:
+        """Writes the config, or checks it against the one of the run that is already here.
+
+        Raises:
+          UserError: a field that changes what is learned differs.
+        """
+        if self._config.exists() and self.checkpoints.exists():
+            old, new = (_flat(json.loads(text)) for text in (self._config.read_text(), configs.to_json(config)))
+            changed = [
+                f"{k}: {old.get(k)} -> {new.get(k)}"
+                for k in sorted(old.keys() | new.keys())
+                if old.get(k) != new.get(k) and not k.startswith(FREE)
+            ]
+            if changed:
+                raise UserError(
+                    f"workdir '{self.path}' holds a run with another config ({'; '.join(changed[:5])}); "
+                    "use another --workdir, or delete this one"
+                )
+        write_text(self._config, configs.to_json(config) + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json, whole or not at all."""
+        write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file by a rename, so that no reader and no crash sees half of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_config(path: str) -> ConfigDict:
+    """The resolved config of the run in `path`.
+
+    Raises:
+      UserError: there is no run, or its config.json is damaged.
+    """
+    file = Path(path) / "config.json"
+    if not file.exists():
+        raise UserError(f"'{path}' is not a run's workdir: it has no config.json (made by cnn train)")
+    try:
+        return configs.from_json(file.read_text())
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

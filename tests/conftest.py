@@ -1,0 +1,89 @@
+"""The strict session that every test runs in, and what tests share.
+
+Eight simulated CPU devices; silent broadcasting between ranks is an error; so is any warning (see
+pyproject.toml); the shapes in the signatures of `cnn` are checked by jaxtyping's pytest plugin, which
+must come before the first import of `cnn`: so nothing of it is imported at the top of this file.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"  # ignored by git, kept from one test session to the next
+DEVICES = 8
+
+# Before JAX is imported. Child processes inherit all of it, so that tests never touch the user's caches.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+os.environ["CNN_CACHE_DIR"] = str(CACHE)
+os.environ["CNN_DATA_DIR"] = str(CACHE / "data")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+flags.FLAGS.mark_as_parsed()  # Grain reads its flags
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Where tests prepare data sets: once for all of them, also over several sessions and processes."""
+    import fcntl
+
+    folder = CACHE / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:  # test processes start together: one prepares
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        from cnn import config
+        from cnn.data import open_dataset
+
+        digits = config.default().input
+        digits.dataset, digits.data_dir = "digits", str(folder)
+        open_dataset(digits)
+    return folder
+
+
+@pytest.fixture
+def cnn_command() -> Callable[..., subprocess.CompletedProcess]:
+    """`cnn_command('train', '--config=...', env={...}, devices=1)`: the command, in a child process.
+
+    It returns the finished process with text outputs; `check=True` fails the test on a bad exit code.
+    """
+
+    def run(
+        *arguments: object,
+        env: dict[str, str] | None = None,
+        devices: int = 1,
+        timeout: float = 300,
+        check: bool = False,
+        cwd: Path | str = ROOT,
+    ) -> subprocess.CompletedProcess:
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        done = subprocess.run(
+            [sys.executable, "-m", "cnn", *map(str, arguments)],
+            env=os.environ | {"XLA_FLAGS": flag} | (env or {}),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"cnn {' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr}")
+        return done
+
+    return run

@@ -1,0 +1,56 @@
+"""Pooling against NumPy, and the statistics of dropping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn.errors import UserError
+from cnn.layers.drop import Dropout, StochasticDepth
+from cnn.layers.pool import avg_pool, global_avg_pool, max_pool
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_pools_equal_numpy(rank):
+    x = np.random.default_rng(0).standard_normal((2, *(4,) * rank, 3)).astype(np.float32)
+    split = x.reshape(2, *(2, 2) * rank, 3)
+    axes = tuple(range(2, 2 * rank + 1, 2))
+    np.testing.assert_array_equal(max_pool(jnp.asarray(x), 2), split.max(axes))
+    np.testing.assert_allclose(avg_pool(jnp.asarray(x), 2), split.mean(axes), atol=1e-6)
+    np.testing.assert_allclose(global_avg_pool(jnp.asarray(x)), x.mean(tuple(range(1, rank + 1))), atol=1e-6)
+
+
+def test_padding_neither_wins_nor_counts():
+    x = -jnp.ones((1, 4, 4, 1))
+    np.testing.assert_array_equal(max_pool(x, 3, 2, padding=1), -jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(avg_pool(x, 3, 2, padding=1), -jnp.ones((1, 2, 2, 1)))
+    assert avg_pool(x, 3, 1, padding="SAME").shape == x.shape
+
+
+def test_max_pool_has_a_gradient():
+    x = jnp.arange(4.0).reshape(1, 4, 1)
+    grad = jax.grad(lambda x: max_pool(x, 2).sum())(x)
+    np.testing.assert_array_equal(grad[0, :, 0], [0, 1, 0, 1])
+
+
+def test_global_avg_pool_sums_in_float32():
+    assert global_avg_pool(jnp.ones((1, 64, 64, 1), jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("layer", [Dropout, StochasticDepth])
+def test_dropping_keeps_the_mean_and_stops_in_evaluation(layer):
+    x = jnp.ones((4000, 2, 2, 1))
+    rngs = {"dropout": jax.random.key(0)}
+    y = layer(0.25).apply({}, x, train=True, rngs=rngs)
+    np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
+    assert abs(float(y.mean()) - 1) < 0.03
+    whole = (np.ptp(np.asarray(y).reshape(4000, -1), axis=1) == 0).mean()
+    assert whole == 1 if layer is StochasticDepth else whole < 0.5
+    np.testing.assert_array_equal(layer(0.25).apply({}, x, train=False), x)
+    np.testing.assert_array_equal(layer(0.0).apply({}, x, train=True), x)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_rates_are_probabilities(rate):
+    with pytest.raises(UserError, match=r"a probability in \[0, 1\)"):
+        Dropout(rate).apply({}, jnp.ones(3), train=True)

@@ -1,0 +1,184 @@
+"""Every entry of MODELS keeps the backbone contract.
+
+Real sizes go through `jax.eval_shape`; what needs numbers runs on a shrunken copy of each family. A new entry
+is tested without a line here; a new big family wants one in SHRINK, and an exact count in PARAMETERS.
+"""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn.errors import UserError
+from cnn.models import MODELS, build_model
+from cnn.tables import option_names, resolve
+
+CLASSES = 7
+SIZES = ((32, 32, 3), (48, 40, 3))
+SHRINK = {
+    "ResNet": {"width": 4, "stage_sizes": (1, 2)},
+    "WideResNet": {"depth": 10, "widen": 1},
+    "MLP": {"width": 8},
+}
+IMAGENET, CIFAR, SERIES = (64, 64, 3), (32, 32, 3), (40, 1)
+PARAMETERS = {  # name: (input, classes, count); sources: torchvision, the papers and their code
+    "resnet18": (IMAGENET, 1000, 11_689_512),
+    "resnet34": (IMAGENET, 1000, 21_797_672),
+    "resnet50": (IMAGENET, 1000, 25_557_032),
+    "resnet101": (IMAGENET, 1000, 44_549_160),
+    "resnet152": (IMAGENET, 1000, 60_192_808),
+    "resnet18_cifar": (CIFAR, 10, 11_173_962),
+    "wrn_16_4": (CIFAR, 10, 2_748_890),
+    "wrn_28_10": (CIFAR, 10, 36_479_194),
+    "wrn_40_4": (CIFAR, 10, 8_949_210),
+    "mnist1d_cnn": (SERIES, 10, 5_210),
+    "mnist1d_mlp": (SERIES, 10, 15_210),
+    "mnist1d_logistic": (SERIES, 10, 410),
+}
+
+
+@functools.cache
+def shapes(name, size, classes=CLASSES, train=False, **options):
+    """(outputs, variables) of the real model as shapes."""
+    model = build_model(name, {"num_classes": classes, **options})
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    return jax.eval_shape(lambda: model.init_with_output(rngs, jnp.zeros((2, *size)), train=train))
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def shrunken():
+    """One small model per family and set of options, each named after its first entry."""
+    seen = {}
+    for name in MODELS:
+        target = resolve("model", MODELS, name)
+        family = getattr(target, "func", target)
+        options = {**getattr(target, "keywords", {}), **SHRINK.get(family.__name__, {})}
+        seen.setdefault((family, repr(sorted(options.items()))), (name, family, options))
+    return [pytest.param(family, options, id=name) for name, family, options in seen.values()]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_contract(name, size):
+    model = build_model(name, {"num_classes": CLASSES})
+    strides, channels = model.feature_strides, model.feature_channels
+    assert len(strides) == len(channels)
+    out, variables = shapes(name, size)
+    stages = [f"stage{stage}" for stage in range(1, len(strides) + 1)]
+    assert list(out) == [*stages, "pre_logits", "logits"]
+    assert out["logits"].shape == (2, CLASSES)
+    assert out["pre_logits"].ndim == 2
+    assert out["logits"].dtype == out["pre_logits"].dtype == jnp.float32
+    for stage, stride, width in zip(stages, strides, channels, strict=True):
+        space = tuple(-(-pixels // stride) for pixels in size[:-1]) if stride else ()
+        assert out[stage].shape == (2, *space, width)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert set(variables) <= {"params", "batch_stats"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_headless(name):
+    out, variables = shapes(name, SIZES[0], classes=0)
+    assert "logits" not in out
+    assert "head" not in variables.get("params", {})
+    assert out["pre_logits"].shape == shapes(name, SIZES[0])[0]["pre_logits"].shape
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_has_the_shapes_of_evaluation(name):
+    assert shapes(name, SIZES[0], train=True) == shapes(name, SIZES[0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_keeps_parameters_and_logits_in_float32(name):
+    out, variables = shapes(name, SIZES[0], dtype=jnp.bfloat16)
+    assert out["logits"].dtype == out["pre_logits"].dtype == jnp.float32
+    assert all(leaf.dtype == jnp.bfloat16 for key, leaf in out.items() if key.startswith("stage"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_names_are_chosen(name):
+    paths = jax.tree_util.tree_flatten_with_path(shapes(name, SIZES[0])[1])[0]
+    for path, _ in paths:
+        assert not any(key.key[0].isupper() for key in path), f"auto-numbered name: {path}"
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count(name):
+    size, classes, want = PARAMETERS[name]
+    assert count(shapes(name, size, classes)[1]["params"]) == want
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wrn_16_4", "fashion_cnn"])
+def test_parameter_count_does_not_depend_on_the_size(name):
+    assert count(shapes(name, SIZES[0])[1]["params"]) == count(shapes(name, SIZES[1])[1]["params"])
+
+
+def test_fashion_cnn_stays_small():
+    assert count(shapes("fashion_cnn", (28, 28, 1), 10)[1]["params"]) <= 30_000
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_options_are_checked(name):
+    with pytest.raises(UserError, match="unknown option of model"):
+        build_model(name, {"num_clases": 10})
+    assert {"num_classes", "dtype"} <= set(option_names(resolve("model", MODELS, name)))
+
+
+@pytest.mark.parametrize(("family", "options"), shrunken())
+def test_numbers(family, options):
+    """Finite in training and evaluation; every parameter gets a gradient; statistics move in training only."""
+    model = family(num_classes=CLASSES, **options)
+    x = jax.random.normal(jax.random.key(0), (4, 16, 16, 3))
+    aim = jax.random.normal(jax.random.key(1), (4, CLASSES))
+    variables = model.init(jax.random.key(2), x[:1], train=False)
+    stats = variables.get("batch_stats", {})
+
+    @jax.jit
+    def run(params, key):
+        # Zero initialisation gives true zero gradients elsewhere, so every weight is moved first.
+        leaves, tree = jax.tree.flatten(params)
+        keys = jax.random.split(key, len(leaves))
+        params = tree.unflatten(
+            [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+        )
+
+        def loss(params):
+            out, new = model.apply(
+                {"params": params, "batch_stats": stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            return jnp.sum(jnp.sin(out["logits"]) * aim), (out, new.get("batch_stats", {}))
+
+        grads, (out, moved) = jax.grad(loss, has_aux=True)(params)
+        state = {"params": params, "batch_stats": moved}
+        scored, kept = model.apply(state, x, train=False, mutable=["batch_stats"])
+        return grads, out, moved, scored, kept.get("batch_stats", {})
+
+    grads, out, moved, scored, kept = jax.device_get(run(variables["params"], jax.random.key(3)))
+    for path, grad in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        assert np.isfinite(grad).all(), path
+        assert np.any(grad), f"no gradient: {jax.tree_util.keystr(path)}"
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((out, scored)))
+    before = jax.device_get(stats)
+    for path, old in jax.tree_util.tree_flatten_with_path(before)[0]:
+        new = functools.reduce(lambda tree, key: tree[key.key], path, moved)
+        assert not np.array_equal(old, new), f"not moved: {jax.tree_util.keystr(path)}"
+    jax.tree.map(np.testing.assert_array_equal, moved, kept)
+
+
+def test_tables_name_what_exists():
+    for name, entry in MODELS.items():
+        assert callable(resolve("model", MODELS, name))
+        assert entry.about
+        assert "parent" in inspect.signature(resolve("model", MODELS, name)).parameters
