@@ -4,14 +4,40 @@ A config file is plain Python with `get_config(arg='')` that starts from `defaul
 run needs is in the one tree; it is locked, so a misspelt field is an error that names the nearest one.
 """
 
+import functools
 import json
+import math
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from cnn.errors import UserError
+from cnn.errors import UserError, unknown
 
 UNITS = ("epochs", "steps")
+ABOVE_0, BELOW_1 = 1e-12, 1 - 1e-12
+RANGES = (  # (field, least, most): values that nothing else would refuse
+    ("seed", 0, 2**31 - 1),
+    ("max_minutes", 0, math.inf),
+    ("log_every_steps", 1, math.inf),
+    ("input.threads", 0, math.inf),
+    ("input.workers", 0, math.inf),
+    ("optim.lr", ABOVE_0, math.inf),
+    ("optim.momentum", 0, BELOW_1),
+    ("optim.b1", 0, BELOW_1),
+    ("optim.b2", 0, BELOW_1),
+    ("optim.weight_decay", 0, math.inf),
+    ("optim.clip_norm", ABOVE_0, math.inf),
+    ("optim.clip_adaptive", ABOVE_0, math.inf),
+    ("optim.accumulate_steps", 1, math.inf),
+    ("optim.ema_decay", 0, BELOW_1),
+    ("schedule.final_fraction", 0, 1),
+    ("schedule.peak_fraction", 0, 1),
+    ("eval.batch_size", 1, math.inf),
+    ("eval.patience", 0, math.inf),
+    ("eval.recalibrate_batches", 0, math.inf),
+    ("checkpoint.keep_last", 1, math.inf),
+    ("checkpoint.keep_best", 0, math.inf),
+)
 
 
 def default() -> ConfigDict:
@@ -142,6 +168,40 @@ def finish(c: ConfigDict, arg: str) -> ConfigDict:
         c.eval.batch_size = 8
         c.eval.baselines = False
     return c
+
+
+def check(c: ConfigDict) -> None:
+    """Refuses values that nothing else would refuse.
+
+    Raises:
+      UserError: the first of them, with what it may be.
+    """
+    for field, valid in (("eval.mode", ("max", "min")), ("eval.use", ("last", "best"))):
+        if _at(c, field) not in valid:
+            raise unknown(field, _at(c, field), valid)
+    for field, low, high in RANGES:
+        value = _at(c, field)
+        if value is not None and not low <= value <= high:
+            least = "above 0" if low == ABOVE_0 else f"at least {low:g}"
+            most = {math.inf: "", BELOW_1: " and below 1"}.get(high, f" and at most {high:g}")
+            raise UserError(f"{field} is {value}, it must be {least}{most}")
+    for field in ("input.mean", "input.std", "schedule.boundaries"):
+        if not all(type(value) in (int, float) for value in _at(c, field)):
+            raise UserError(f"{field} is {_at(c, field)}, it must be a tuple of numbers")
+    for pair in c.optim.lr_multipliers:
+        if not (isinstance(pair, tuple) and [type(part) for part in pair] in ([str, float], [str, int])):
+            raise UserError(f"optim.lr_multipliers must hold pairs ('regex', factor), not {pair!r}")
+    span = c.profile_steps
+    if span and not (len(span) == 2 and all(type(s) is int for s in span) and 0 <= span[0] <= span[1]):
+        raise UserError(f"profile_steps is {span}, it must be two steps (first, last)")
+    if not c.model.name:
+        raise UserError("set model.name; see: cnn list models")
+    if not c.input.dataset:
+        raise UserError("set input.dataset; see: cnn list datasets")
+
+
+def _at(c: ConfigDict, field: str) -> Any:
+    return functools.reduce(lambda node, name: node[name], field.split("."), c)
 
 
 def to_json(c: ConfigDict) -> str:

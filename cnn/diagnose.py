@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from cnn import tree
-from cnn.mesh import batch_sharding, to_global
 from cnn.plan import Plan
 from cnn.shapes import Batch
 from cnn.state import TrainState
@@ -59,6 +58,6 @@ def first_bad(flags: tuple) -> str | None:
 def diagnose(plan: Plan, state: TrainState) -> str:
     """Names what went wrong in the batch that `state` stands before."""
     built = plan.built
-    batch = to_global(plan.batches[int(state.step)], batch_sharding(built.mesh))
+    batch = plan.place(plan.batches[int(state.step)])
     flags = make_diagnosis(built.model, built.task, plan.config.seed)(state, batch)
     return first_bad(jax.device_get(flags)) or "the norm of the gradients (each of them is finite)"

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from cnn import checkpoint, flags, metrics
+from cnn import config as configs
 from cnn.build import Built, build, eval_batches
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, replicated, to_global
 from cnn.step import make_eval_step
-from cnn.workdir import read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +70,9 @@ def evaluate(
     workdir: str, *, which: int | str = "best", split: str = "", batch_size: int = 0
 ) -> dict[str, Any]:
     """Scores a run's checkpoint on a split (default: its test split) of its data set."""
-    config = read_config(workdir)
     folder = checkpoint.find(workdir, which)
     variables, meta = checkpoint.load_variables(folder)
+    config = configs.from_json(json.dumps(meta["config"]))
     dataset = open_dataset(config.input)
     built = build(config, dataset.info)
     split = split or config.eval.test_split or config.eval.split
@@ -90,7 +90,7 @@ def evaluate(
 
 def report(name: str, found: dict[str, Any], say: Callable[[str], None] = print) -> None:
     """One line with the scalar metrics."""
-    scalars = {k: v for k, v in found.items() if isinstance(v, int | float)}
+    scalars = {k: v for k, v in found.items() if isinstance(v, float)}
     say(f"{name}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars.items()))
 
 

@@ -6,12 +6,15 @@ import importlib.util
 import os
 from typing import Any, NoReturn
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
-from cnn.config import UNITS
+from cnn.config import UNITS, default
 from cnn.errors import UserError, closest, unknown
 
 PREFIX = "--config."
+# Groups whose fields are options of what they name; they are checked where that is built.
+TRANSFORMS = ("input.train_transforms", "input.eval_transforms")
+OPEN = ("model", "task", *TRANSFORMS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,6 +105,7 @@ def load_config(spec: str, overrides: dict[str, str]) -> ConfigDict:
         raise UserError(f"config file '{path}'{line}: {type(error).__name__}: {error}") from error
     if not isinstance(c, ConfigDict):
         raise UserError(f"config file '{path}': get_config must return an ml_collections.ConfigDict")
+    _check_fields(c, default(), f"config file '{path}'")
     c.lock()
     for field, text in overrides.items():
         override(c, field, text)
@@ -111,6 +115,23 @@ def load_config(spec: str, overrides: dict[str, str]) -> ConfigDict:
             if f"{stem}_{other}" not in overrides:
                 override(c, f"{stem}_{other}", "None")
     return c
+
+
+def _check_fields(c: ConfigDict, wanted: ConfigDict, where: str, above: str = "") -> None:
+    """Raises UserError unless `c` has the fields of `wanted` and, in closed groups, no others."""
+    group = above.rstrip(".")
+    for name in wanted:
+        if name not in c or isinstance(wanted[name], ConfigDict) != isinstance(c[name], ConfigDict):
+            raise UserError(f"{where}: '{above}{name}' is missing; start from cnn.config.default()")
+        if isinstance(wanted[name], ConfigDict):
+            _check_fields(c[name], wanted[name], where, f"{above}{name}.")
+    for name in c if group not in OPEN else ():
+        if name not in wanted:
+            raise UserError(f"{where}: {unknown(_field_in(group), name, wanted.keys())}")
+
+
+def _field_in(group: str) -> str:
+    return f"config field in '{group}'" if group else "config field"
 
 
 def _line_in(error: Exception, path: str) -> str:
@@ -131,25 +152,34 @@ def override(c: ConfigDict, field: str, text: str) -> None:
     Raises:
       UserError: unknown field (names the nearest), or a text that is not of the field's type.
     """
-    names = field.split(".")
-    node, leaf = c, names[-1]
-    for depth, name in enumerate(names):
-        above = ".".join(names[:depth])
+    *groups, leaf = field.split(".")
+    node: Any = c
+    for depth, name in enumerate([*groups, leaf]):
+        above = ".".join(groups[:depth])
         if not isinstance(node, ConfigDict):
             raise UserError(f"config field '{above}' has no fields of its own")
         if name not in node:
-            raise unknown(f"config field in '{above}'" if above else "config field", name, node.keys())
-        if depth < len(names) - 1:
+            if not above.startswith(OPEN):
+                raise unknown(_field_in(above), name, node.keys())
+            with node.unlocked():  # an option that the config file leaves at its default
+                node[name] = ConfigDict() if depth < len(groups) else None
+        if depth < len(groups):
             node = node[name]
+    if text == "{}" and field.startswith(TRANSFORMS):  # none of them, or one with its defaults
+        node[leaf] = ConfigDict()
+        return
     if isinstance(node[leaf], ConfigDict):
-        raise UserError(f"config field '{field}' is a group; set one of: {', '.join(node[leaf].keys())}")
-    node[leaf] = _value(text, node.get_type(leaf), field)
+        inside = ", ".join(node[leaf].keys()) or "nothing is in it yet"
+        raise UserError(f"config field '{field}' is a group; set one of its fields: {inside}")
+    reference = dict(node.items(preserve_field_references=True))[leaf]
+    optional = isinstance(reference, FieldReference) or reference is None
+    node[leaf] = _value(text, node.get_type(leaf), field, optional)
 
 
-def _value(text: str, kind: type, field: str) -> Any:
+def _value(text: str, kind: type, field: str, optional: bool) -> Any:
     if kind is str:
         return text
-    if text in ("None", "none", "null", ""):
+    if optional and text in ("None", "none", "null", ""):
         return None
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
@@ -157,16 +187,14 @@ def _value(text: str, kind: type, field: str) -> Any:
         return text.lower() in ("true", "1")
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    if kind is tuple and not isinstance(value, tuple | list):
-        value = (value,)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    except (ValueError, SyntaxError, TypeError):
+        value = {"true": True, "false": False}.get(text, text)
+    if kind is tuple or isinstance(value, list):
+        value = tuple(value) if isinstance(value, tuple | list) else (value,)
+    elif kind is float and type(value) is int:
         value = float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
+    elif kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
-    if kind is tuple:
-        return tuple(value)
-    if kind is not type(None) and not isinstance(value, kind):
+    if kind is not type(None) and type(value) is not kind:  # a bool is no number here
         raise UserError(f"config field '{field}' is of type {kind.__name__}: '{text}' is not")
     return value

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from cnn.errors import UserError
-from cnn.tree import path_name
+from cnn.tree import names, path_name
 
 REPLICATED = PartitionSpec()
 
@@ -54,12 +54,14 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
     are replicated.
 
     Raises:
-      UserError: `fsdp` is not a regular expression.
+      UserError: `fsdp` is not a regular expression, or it matches nothing.
     """
     try:
         rule = re.compile(fsdp) if fsdp else None
     except re.error as error:
         raise UserError(f"mesh.fsdp '{fsdp}' is not a regular expression: {error}") from error
+    if rule and not any(rule.search(name) for name in names(abstract)):
+        raise UserError(f"mesh.fsdp '{fsdp}' matches nothing; names look like {', '.join(names(abstract)[:3])}")
     count = mesh.shape["data"]
 
     def place(path: tuple, leaf: Any) -> NamedSharding:

@@ -69,7 +69,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(centre, centre - half, centre + half, values.size)
 
 
-def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int | float, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a proportion, such as one model's accuracy on `n` test examples.
 
     Stays inside [0, 1] and is right near 0 and 1, where the normal one is not (Wilson 1927).

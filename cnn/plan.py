@@ -5,17 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cnn import step
+from cnn import step, tree
 from cnn.build import Built, build, eval_batches, model_card
-from cnn.config import steps
+from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
 from cnn.data.pipeline import EvalBatches, TrainBatches
 from cnn.data.sources import Source
-from cnn.errors import UserError
-from cnn.mesh import batch_sharding, on_cpu, replicated, state_sharding
+from cnn.errors import UserError, unknown
+from cnn.mesh import batch_sharding, on_cpu, replicated, state_sharding, to_global
 from cnn.optim import Schedule, make_optimizer, make_schedule
 from cnn.state import TrainState, new_state
 from cnn.transforms import build_transforms
@@ -46,10 +47,23 @@ class Plan:
     tx: optax.GradientTransformation
     abstract: TrainState
 
+    def __str__(self) -> str:
+        """One line: what is trained, on what, for how long, where."""
+        mesh = self.built.mesh
+        return (
+            f"{self.config.model.name}: {tree.size(self.abstract.params):,} parameters; "
+            f"{self.batches.size:,} examples, {self.total:,} steps of {self.config.input.batch_size} on "
+            f"{mesh.size} {mesh.devices.flat[0].platform} device(s)"
+        )
+
     @property
     def placement(self) -> Any:
         """One sharding per leaf of the state."""
         return jax.tree.map(lambda x: x.sharding, self.abstract)
+
+    def place(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
+        """This process's rows of a batch on the devices."""
+        return to_global(batch, batch_sharding(self.built.mesh))
 
     def meta(self, step: int) -> dict[str, Any]:
         """What a checkpoint of `step` says besides its arrays; `position` counts examples drawn."""
@@ -100,9 +114,10 @@ def make_plan(config: ConfigDict) -> Plan:
     Raises:
       UserError: whatever is wrong with it.
     """
-    _check(config)
+    check(config)
     dataset = open_dataset(config.input)
     built = build(config, dataset.info)
+    _check_metric(built)
     source = dataset.source(config.input.train_split)
     parts = built.mesh.size * config.optim.accumulate_steps
     if config.input.batch_size < 1 or config.input.batch_size % parts:
@@ -146,27 +161,13 @@ def make_plan(config: ConfigDict) -> Plan:
     )
 
 
-def _check(config: ConfigDict) -> None:
-    """Values that nothing else would refuse."""
-    for field, valid in (("eval.mode", ("max", "min")), ("eval.use", ("last", "best"))):
-        group, name = field.split(".")
-        if config[group][name] not in valid:
-            raise UserError(f"{field} '{config[group][name]}' is unknown. Valid: {', '.join(valid)}")
-    if not 0 <= config.optim.ema_decay < 1:
-        raise UserError(f"optim.ema_decay {config.optim.ema_decay} must be in [0, 1)")
-    if config.optim.lr <= 0:
-        raise UserError(f"optim.lr {config.optim.lr} must be positive")
-    for field, value, least in (
-        ("optim.accumulate_steps", config.optim.accumulate_steps, 1),
-        ("log_every_steps", config.log_every_steps, 1),
-        ("eval.batch_size", config.eval.batch_size, 1),
-        ("optim.weight_decay", config.optim.weight_decay, 0),
-    ):
-        if value < least:
-            raise UserError(f"{field} {value} must be at least {least}")
-    if config.profile_steps and len(config.profile_steps) != 2:
-        raise UserError(f"profile_steps {config.profile_steps} must be (first, last)")
-    if not config.model.name:
-        raise UserError("set model.name; see: cnn list models")
-    if not config.input.dataset:
-        raise UserError("set input.dataset; see: cnn list datasets")
+def _check_metric(built: Built) -> None:
+    """Raises UserError unless the task finalizes `eval.metric` as a number."""
+    shapes = jax.eval_shape(built.init)
+    sums, _ = jax.eval_shape(
+        step.make_eval_step(built.model, built.task), shapes, built.task.init_batch()
+    )
+    found = built.task.finalize(jax.tree.map(lambda x: np.zeros(x.shape), sums))
+    scalars = [name for name, value in found.items() if isinstance(value, float)]
+    if built.config.eval.metric not in scalars:
+        raise unknown("eval.metric", built.config.eval.metric, scalars)

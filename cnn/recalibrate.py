@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn.mesh import batch_sharding, to_global
 from cnn.plan import Plan
 from cnn.shapes import Batch
 from cnn.state import TrainState
@@ -18,13 +17,12 @@ def recalibrated(plan: Plan, state: TrainState, count: int) -> TrainState:
     Those of the averaged parameters are measured with the averaged parameters.
     """
     measure = jax.jit(make_moments_step(plan.built.model, plan.built.task))
-    rows = batch_sharding(plan.built.mesh)
 
     def exact(params: Any, batch_stats: Any) -> Any:
         if not batch_stats:
             return batch_stats
         variables = {"params": params, "batch_stats": batch_stats}
-        found = [measure(variables, to_global(plan.batches[i], rows)) for i in range(count)]
+        found = [measure(variables, plan.place(plan.batches[i])) for i in range(count)]
         return pooled_statistics(jax.block_until_ready(found))
 
     state = state.replace(batch_stats=exact(state.params, state.batch_stats))

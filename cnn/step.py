@@ -58,8 +58,9 @@ def make_train_step(
         )
 
         def body(carry: tuple, one: tuple) -> tuple:
-            index, batch = one
-            loss, stats, grads = carry
+            (index, batch), (loss, stats, grads) = one, carry
+            # Unrolled, nothing else keeps the micro-batches from being in memory all at once.
+            batch, grads = jax.lax.optimization_barrier((batch, grads))
             new_loss, stats, new_grads = loss_and_grads(
                 state.params, stats, batch, jax.random.fold_in(rng, index)
             )
@@ -114,3 +115,12 @@ def make_eval_step(model: Any, task: Any) -> Callable[[Any, Batch], tuple[Metric
         return task.metrics(out, batch), task.predictions(out)
 
     return eval_step
+
+
+def make_predict_step(model: Any, task: Any) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """`(variables, batch) -> predictions`, for inputs without labels."""
+
+    def predict_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        return task.predictions(model.apply(variables, task.inputs(batch), train=False))
+
+    return predict_step

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from cnn.paths import compile_cache_dir
+from cnn.plan import Plan
 
 _CACHE_EVENTS = {"/jax/compilation_cache/cache_hits": "hits", "/jax/compilation_cache/cache_misses": "misses"}
 cache_counts = {"hits": 0, "misses": 0}
@@ -71,26 +73,30 @@ class Clock:
             self.laps.append((now - self._mark - (outside - self._outside), steps))
         self._mark, self._outside = now, outside
 
-    def summary(self) -> dict[str, Any]:
-        """Seconds in all and by kind, and what the compile cache did."""
-        return {
+    def summary(self, plan: Plan, step: Callable[..., Any], state: Any) -> dict[str, Any]:
+        """Seconds in all and by kind, what the compile cache did, and the loop beside the bare step.
+
+        `overhead` is the loop's cost per step over that of the jitted step alone; medians, of laps and of
+        bursts that are run now, on a copy of `state`. It is left out of runs of less than three laps.
+        """
+        found: dict[str, Any] = {
             "total_seconds": time.perf_counter() - self._began,
             "train_seconds": sum(seconds for seconds, _ in self.laps),
             **{f"{name}_seconds": value for name, value in self.seconds.items()},
             "cache_hits": cache_counts["hits"],
             "cache_misses": cache_counts["misses"],
         }
-
-    def overhead(self, bare: float, batch_size: int) -> dict[str, float]:
-        """The loop's cost per step beside the `bare` seconds of the jitted step alone; medians of laps."""
+        if len(self.laps) < 3:
+            return found
+        batch = plan.place(plan.batches[int(state.step)])
+        bare = bare_step_seconds(step, jax.tree.map(jnp.copy, state), batch)
         looped = statistics.median(seconds / steps for seconds, steps in self.laps[1:])
-        steps = sum(count for _, count in self.laps)
-        return {
+        return found | {
             "step_ms": 1e3 * looped,
             "bare_step_ms": 1e3 * bare,
             "overhead": looped / bare - 1,
-            "input_wait": self.seconds["input"] / steps / looped,
-            "examples_per_second": batch_size / looped,
+            "input_wait": self.seconds["input"] / sum(count for _, count in self.laps) / looped,
+            "examples_per_second": plan.config.input.batch_size / looped,
         }
 
 

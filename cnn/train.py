@@ -6,7 +6,6 @@ The same command takes an interrupted run up again. SIGTERM and SIGINT save and 
 """
 
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,13 +18,13 @@ from cnn.diagnose import diagnose
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator, report
 from cnn.finetune import load_into
-from cnn.mesh import batch_sharding, on_cpu, to_global
+from cnn.mesh import on_cpu
 from cnn.plan import Plan, make_plan
 from cnn.recalibrate import recalibrated
 from cnn.result import finish, table, timing_text
 from cnn.state import TrainState
 from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
-from cnn.timing import Clock, Profiler, bare_step_seconds, use_compile_cache
+from cnn.timing import Clock, Profiler, use_compile_cache
 from cnn.workdir import Workdir
 from cnn.writers import Progress, Writer
 
@@ -86,20 +85,14 @@ class Run:
     ):
         self.plan, self.folder, self.checkpoints, self.state, self.best = plan, folder, checkpoints, state, best
         self.step = self.start = int(state.step)
-        self.clock, self.step_ms = Clock(), []
-        self.rows = batch_sharding(plan.built.mesh)
+        self.clock = Clock()
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
         main = jax.process_index() == 0
         self.writer = Writer(folder.path, main, self.start)
         self.bar = Progress(plan.total, self.start, main)
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
-        mesh, config = plan.built.mesh, plan.config
-        self.bar.say(
-            f"{config.model.name}: {tree.size(state.params):,} parameters; {plan.batches.size:,} examples, "
-            f"{plan.total} steps of {config.input.batch_size} on {mesh.size} "
-            f"{mesh.devices.flat[0].platform} device(s)"
-        )
+        self.bar.say(str(plan))
 
     def loop(self) -> str:
         """Trains to the last step; returns '' or why it stopped before, with everything saved.
@@ -111,7 +104,9 @@ class Run:
         deadline = Deadline(config.max_minutes)
         lockstep = mesh.size > 1 and on_cpu(mesh)  # simulated devices deadlock with steps in flight
         with Interrupts() as interrupts:
-            data = iterate(plan.batches, self.start, config.input.threads, config.input.workers)
+            data = iterate(
+                plan.batches, self.start, config.input.threads, config.input.workers, plan.place
+            )
             self.clock.lap()
             for now in range(self.start, plan.total):
                 self.step = now
@@ -122,7 +117,6 @@ class Run:
                         self.save()
                 reason = interrupts.received or deadline.passed()
                 if reason:
-                    self.log(0)
                     self.save()
                     return reason
                 if config.eval.patience and self.best.stale >= config.eval.patience:
@@ -130,7 +124,7 @@ class Run:
                     break
                 profiler.at(now, self.state)
                 with self.clock.time("input"):
-                    batch = to_global(next(data), self.rows)
+                    batch = next(data)
                 self.state, aux = self.train_step(self.state, batch)
                 self.waiting.append((now, aux))
                 if now == self.start:
@@ -151,6 +145,9 @@ class Run:
     def end(self) -> None:
         """Last evaluation and save, the test score beside the baselines, the summary."""
         plan, config = self.plan, self.plan.config
+        if self.step == self.start and self.folder.summary.exists():
+            print(f"already complete: {self.folder.summary}")
+            return
         if self.step > self.start:
             if config.eval.recalibrate_batches:
                 self.state = recalibrated(plan, self.state, config.eval.recalibrate_batches)
@@ -166,7 +163,7 @@ class Run:
             "steps": self.step,
             "parameters": tree.size(self.state.params),
             "best": self.best.to_json(),
-            "timing": self.timing(),
+            "timing": self.clock.summary(plan, self.train_step, self.state),
         }
         summary = finish(plan, self.evaluator, scored, self.folder, facts)
         if summary["test"]:
@@ -175,18 +172,9 @@ class Run:
         print(timing_text(summary["timing"]))
         print(f"summary and pictures: {self.folder.path}")
 
-    def timing(self) -> dict[str, Any]:
-        """Where the time went; measures the bare step, beside which the loop's own cost is seen."""
-        timing = self.clock.summary()
-        if len(self.clock.laps) >= 3:
-            batch = to_global(self.plan.batches[self.step], self.rows)
-            state = jax.tree.map(lambda x: x.copy(), self.state)
-            bare = bare_step_seconds(self.train_step, state, batch)
-            timing |= self.clock.overhead(bare, self.plan.config.input.batch_size)
-        return timing
-
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""
+        self.log(0)  # a bad value must stop the run before its step is counted
         with self.clock.time("save"):
             meta = self.plan.meta(self.step) | {"loop": self.best.to_json()}
             self.checkpoints.save(self.state, meta, metric)
@@ -195,6 +183,7 @@ class Run:
         """Scores the watched split, and saves when it is the best so far."""
         if self.best.last_step == self.step:
             return
+        self.log(0)
         config = self.plan.config.eval
         with self.clock.time("eval"):
             scores = self.evaluator.score(self.state.variables(), self.plan.watched).metrics

@@ -77,7 +77,14 @@ class Workdir:
           UserError: a field that changes what is learned differs.
         """
         if self._config.exists() and self.checkpoints.exists():
-            old, new = (_flat(json.loads(text)) for text in (self._config.read_text(), configs.to_json(config)))
+            try:
+                old = _flat(json.loads(self._config.read_text()))
+            except (ValueError, AttributeError) as error:
+                raise UserError(
+                    f"{self._config} is damaged ({error}); delete that file to go on with this config, "
+                    "or use another --workdir"
+                ) from error
+            new = _flat(json.loads(configs.to_json(config)))
             changed = [
                 f"{k}: {old.get(k)} -> {new.get(k)}"
                 for k in sorted(old.keys() | new.keys())
@@ -103,21 +110,6 @@ def write_text(path: Path, text: str) -> None:
         part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
-def read_config(path: str) -> ConfigDict:
-    """The resolved config of the run in `path`.
-
-    Raises:
-      UserError: there is no run, or its config.json is damaged.
-    """
-    file = Path(path) / "config.json"
-    if not file.exists():
-        raise UserError(f"'{path}' is not a run's workdir: it has no config.json (made by cnn train)")
-    try:
-        return configs.from_json(file.read_text())
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

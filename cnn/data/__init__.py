@@ -57,10 +57,13 @@ class Provider:
         """A whole split, once prepared."""
         raise NotImplementedError
 
+    def arrays(self, split: str) -> dict[str, Any]:
+        """A whole split, decoded and stacked; only where all inputs have one shape."""
+        raise NotImplementedError
+
     def split_bytes(self, split: str) -> int | None:
-        """Bytes of a whole decoded split, None where nobody knows."""
-        size = self.info.example_bytes
-        return None if size is None else size * self.sizes()[split]
+        """Bytes of a whole decoded split of inputs of different shapes, None where nobody knows."""
+        return None
 
     def notes(self) -> tuple[str, ...]:
         """Lines that the user should see."""
@@ -94,25 +97,34 @@ class Dataset:
         from cnn.data import sources
 
         parts = sources.parse_split(split, self.splits)
-        if self._fake:
-            opened = [(sources.fake_source(self.info, name), a, b) for name, a, b in parts]
-        else:
-            opened = [(self._provider.source(name), a, b) for name, a, b in parts]
         name = f"{self.info.name} '{split}'"
+        size = self.info.example_bytes
+        stackable = size is not None and self._keep([size * self.splits[part] for part, _, _ in parts])
+        if self._fake or stackable:
+            stacked = [
+                {key: value[start:stop] for key, value in self._arrays(part).items()}
+                for part, start, stop in parts
+            ]
+            return sources.concatenated(stacked, name)
+        opened = [(self._provider.source(part), start, stop) for part, start, stop in parts]
         whole = sources.SplitSource(opened, name)
-        stackable = self.info.example_bytes is not None
-        if self._fake or (stackable and self._keep(len(whole) * (self.info.example_bytes or 0))):
-            return sources.in_memory(whole)
-        if not stackable and not self._workers:  # a worker process would keep its own copy
-            known = [self._provider.split_bytes(part) for part, _, _ in parts]
-            if self._keep(None if None in known else sum(known)):  # ty: ignore
+        if size is None and not self._workers:  # a worker process would keep its own copy
+            if self._keep([self._provider.split_bytes(part) for part, _, _ in parts]):
                 return sources.CachedSource(whole)
         return whole
 
-    def _keep(self, size: int | None) -> bool:
-        if self._in_memory == "auto":
-            return size is not None and size <= MEMORY_LIMIT
-        return self._in_memory == "yes"
+    def _arrays(self, part: str) -> dict[str, Any]:
+        from cnn.data import sources
+
+        if self._fake:
+            return sources.fake_source(self.info, part).arrays
+        return self._provider.arrays(part)
+
+    def _keep(self, sizes: list[int | None]) -> bool:
+        """Whether splits of so many bytes are kept in memory; None is a size that nobody knows."""
+        if self._in_memory != "auto":
+            return self._in_memory == "yes"
+        return None not in sizes and sum(size or 0 for size in sizes) <= MEMORY_LIMIT
 
 
 def open_dataset(config: Any) -> Dataset:

@@ -1,7 +1,7 @@
 """From a source to batches: `batches[step]` is a pure function of the step, on every host."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -200,18 +200,24 @@ def _read(source: Source, rows: Int64[np.ndarray, " b"]) -> list[Example]:
 
 
 def iterate(
-    batches: TrainBatches | EvalBatches, start: int = 0, threads: int = 0, workers: int = 0
-) -> Iterator[Example]:
+    batches: TrainBatches | EvalBatches,
+    start: int = 0,
+    threads: int = 0,
+    workers: int = 0,
+    place: Callable[[Example], Any] = lambda batch: batch,
+) -> Iterator[Any]:
     """batches[start], batches[start + 1], ... prepared ahead of time, in order.
 
     Args:
+      place: what else to do with each batch, ahead of time where that is possible: moving it to the
+        devices.
       threads: that prepare batches; 0 chooses for the source and the machine.
       workers: processes that do so instead; for transforms in Python that hold the interpreter lock.
 
     Raises:
       Whatever preparing a batch raised, at the place where that batch would have come.
     """
-    return prefetch(batches, start, threads, workers, light=isinstance(batches.source, ArraySource))
+    return prefetch(batches, start, threads, workers, isinstance(batches.source, ArraySource), place)
 
 
 def take(batches: Any, count: int) -> list[Example]:

@@ -3,24 +3,26 @@
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _LIGHT_AHEAD = 4
 
 
-def prefetch(batches: Any, start: int, threads: int, workers: int, light: bool) -> Iterator[Any]:
-    """batches[start], batches[start + 1], ... in order; see `pipeline.iterate`.
+def prefetch(
+    batches: Any, start: int, threads: int, workers: int, light: bool, place: Callable[[Any], Any]
+) -> Iterator[Any]:
+    """place(batches[start]), place(batches[start + 1]), ... in order; see `pipeline.iterate`.
 
     Where a batch is only a gather of arrays in memory (`light`), one plain thread serves it in a few
     microseconds; Grain's iterator would cost more than such a batch itself.
     """
     if light and not workers and threads in (0, 1):
-        return _one_thread(batches, start)
-    return _grain(batches, start, threads or min(16, os.cpu_count() or 1), workers)
+        return _one_thread(batches, start, place)
+    return map(place, _grain(batches, start, threads or min(16, os.cpu_count() or 1), workers))
 
 
-def _one_thread(batches: Any, start: int) -> Iterator[Any]:
+def _one_thread(batches: Any, start: int, place: Callable[[Any], Any]) -> Iterator[Any]:
     ready: queue.SimpleQueue = queue.SimpleQueue()
     room: queue.SimpleQueue = queue.SimpleQueue()  # one token per batch that may still be prepared
     for _ in range(_LIGHT_AHEAD):
@@ -31,7 +33,7 @@ def _one_thread(batches: Any, start: int) -> Iterator[Any]:
             for step in range(start, len(batches)):
                 if not room.get():
                     return
-                ready.put((batches[step], None))
+                ready.put((place(batches[step]), None))
             ready.put((None, StopIteration()))
         except BaseException as error:  # whatever it is, the caller has to see it
             ready.put((None, error))

@@ -1,11 +1,15 @@
 """Data sets prepared by TFDS as ArrayRecord files and read by random access, without TensorFlow."""
 
 import contextlib
+import hashlib
 import io
+import logging
 import os
 import shutil
 import sys
+import time
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +17,11 @@ import numpy as np
 
 from cnn.data import Provider, data_root
 from cnn.data.info import INPUT_KEYS, DatasetInfo
-from cnn.data.sources import RecordSource
+from cnn.data.sources import RecordSource, in_memory
 from cnn.errors import UserError
 
 FILE_FORMAT = "array_record"
+_DECODED = 1  # raise it when decoding changes
 
 
 class Records(Provider):
@@ -36,6 +41,7 @@ class Records(Provider):
         help: str = "",
     ):
         self.splits, self.root, self._help = splits, data_root(data_dir), help
+        self._arrays: dict[str, dict[str, np.ndarray]] = {}
         self.builder = make(data_dir=self.root, file_format=FILE_FORMAT)
         features = self.builder.info.features
         key = next(key for key in INPUT_KEYS if key in features)
@@ -71,6 +77,7 @@ class Records(Provider):
         print(f"{self.info.name}: preparing in {self.directory} (once)", file=sys.stderr)
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # else a line per retry without a network
         try:
             with (
                 without_tensorflow(sys.modules[type(self.builder).__module__]),
@@ -82,8 +89,10 @@ class Records(Provider):
         except Exception as error:
             if not self._help:
                 raise
-            cause = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            raise UserError(f"cannot prepare {self.info.name} ({cause}). {self._help}") from error
+            lines = str(error).strip().splitlines() or [""]
+            cause = f"{type(error).__name__}: {lines[0][:200]}"
+            advice = self._help.replace("DATA_DIR", self.root)
+            raise UserError(f"cannot prepare {self.info.name} ({cause}). {advice}") from error
 
     def complete(self) -> bool:
         """Whether every file that the prepared data set names is there and can be opened."""
@@ -110,6 +119,30 @@ class Records(Provider):
 
     def sizes(self) -> dict[str, int]:
         return {name: self.builder.info.splits[name].num_examples for name in self.splits}
+
+    def arrays(self, split: str) -> dict[str, np.ndarray]:
+        if split not in self._arrays:
+            self._arrays[split] = self._decoded(split)
+        return self._arrays[split]
+
+    def _decoded(self, split: str) -> dict[str, np.ndarray]:
+        """The decoded split; where decoding takes long it is kept beside the records for the next run."""
+        paths = [os.fspath(path) for path in self.builder.info.splits[split].filepaths]
+        facts = [(os.path.basename(p), os.path.getsize(p), os.stat(p).st_mtime_ns) for p in paths]
+        mark = hashlib.blake2b(repr((_DECODED, facts)).encode(), digest_size=8).hexdigest()
+        kept = os.path.join(self.directory, f"decoded-{split}-{mark}.npz")
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+            with np.load(kept) as file:  # reading checks the CRC of every array
+                return {key: file[key] for key in file.files}
+        began = time.monotonic()
+        arrays = in_memory(self.source(split)).arrays
+        if time.monotonic() - began > 1:
+            part = f"{kept}.{os.getpid()}.tmp"
+            with contextlib.suppress(OSError):  # a read-only place is no mistake
+                with open(part, "wb") as file:
+                    np.savez(file, **arrays)
+                os.replace(part, kept)
+        return arrays
 
     def source(self, split: str) -> RecordSource:
         records = self.builder.as_data_source(split=split)

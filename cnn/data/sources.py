@@ -6,7 +6,7 @@ An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `s
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ FAKE_TRAIN, FAKE_OTHER = 64, 40
 _FREE_SIZE = {"image": (128, 160, 3), "series": (128, 1)}  # for fake examples of free shape
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the pipeline reads from."""
 
@@ -160,6 +161,13 @@ def in_memory(source: Source, chunk: int = 256) -> ArraySource:
                     )
                 arrays[key][i] = value
     return ArraySource(arrays, getattr(source, "name", "arrays"))
+
+
+def concatenated(parts: Sequence[Mapping[str, np.ndarray]], name: str) -> ArraySource:
+    """Parts of splits as one source; a single part stays a view."""
+    if len(parts) == 1:
+        return ArraySource(parts[0], name)
+    return ArraySource({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, name)
 
 
 _PART = re.compile(r"^(?P<name>\w+)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?$")

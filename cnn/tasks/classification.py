@@ -148,7 +148,7 @@ class Classification:
         return {"probs": jax.nn.sigmoid(logits) if self.objective == "bce" else jax.nn.softmax(logits)}
 
     def _unit(self, batch: Batch) -> Float[Array, "b *space c"]:
-        x = batch[self.info.input_key]
+        x = jnp.asarray(batch[self.info.input_key])
         return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
 
     def _targets(self, batch: Batch) -> Float[Array, "b k"]:

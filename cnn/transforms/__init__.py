@@ -5,12 +5,13 @@ input. The order in the table is the order of application, whatever the order in
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cnn.errors import UserError, unknown
 from cnn.tables import Entry, build
 
 
+@runtime_checkable
 class Transform(Protocol):
     """One step between the source and the batch.
 
@@ -33,6 +34,7 @@ TRANSFORMS: dict[str, Entry] = {
     ),
     "pad_crop": Entry("cnn.transforms.image:PadCrop", "pad, then crop back at a random place"),
     "shift": Entry("cnn.transforms.series:Shift", "move by up to `size` pixels or time steps"),
+    "affine": Entry("cnn.transforms.affine:Affine", "rotate, scale, shear and shift about the centre"),
     "flip": Entry("cnn.transforms.image:Flip", "mirror with probability p (axis 'w', 'h' or 't')"),
     "color_jitter": Entry("cnn.transforms.image:ColorJitter", "brightness, contrast, saturation"),
     "randaugment": Entry(

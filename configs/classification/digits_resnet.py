@@ -19,7 +19,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "digits"
     c.input.train_split = "train[:90%]"
     c.input.batch_size = 32
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 1}})
+    c.input.train_transforms = ConfigDict(
+        {"pad_crop": {"padding": 1}, "affine": {"degrees": 12.0, "scale": 0.1, "shear": 0.15}}
+    )
     c.input.mean, c.input.std = (0.3,), (0.37,)
 
     c.optim.name = "sgd"

@@ -108,6 +108,7 @@ def test_gradient_equals_finite_differences(mode):
     stats = {"mean": jnp.ones(2), "var": jnp.ones(2)}
 
     def f(x, params):
+        x = jnp.asarray(x)  # the finite differences come as NumPy arrays
         y, _ = layer.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(y) * weights)
 

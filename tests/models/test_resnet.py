@@ -1,5 +1,7 @@
 """Options of the ResNet families."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,10 @@ def outputs(model, shape, train=False):
     return jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), jnp.zeros(shape), train=train)
     )
+
+
+def init(model, x):
+    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), x)
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar", "strided"])
@@ -43,8 +49,7 @@ def test_options_keep_the_parameters(options):
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_blocks_start_as_the_identity(bottleneck):
     model = ResNet(**TINY, stem="cifar", bottleneck=bottleneck, zero_init=True)
-    _, variables = outputs(model, (2, 8, 8, 3))
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
+    variables = init(model, jnp.zeros((1, 8, 8, 3)))
     for stage in ("stage1", "stage2"):
         block = variables["params"][stage]["block1"]
         last = "bn3" if bottleneck else "bn2"
@@ -55,7 +60,7 @@ def test_blocks_start_as_the_identity(bottleneck):
 def test_remat_changes_no_number():
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     plain = ResNet(**TINY, stem="cifar", zero_init=False)
-    variables = plain.init(jax.random.key(1), x, train=False)
+    variables = init(plain, x)
 
     def run(model):
         def loss(params):
@@ -74,7 +79,7 @@ def test_remat_changes_no_number():
 def test_drop_path_and_dropout_act_in_training_only():
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     model = ResNet(**TINY, stem="cifar", zero_init=False, norm="group", drop_path=0.5, dropout=0.5)
-    variables = model.init(jax.random.key(1), x, train=False)
+    variables = init(model, x)
     run = jax.jit(lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})["pre_logits"])
     first, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

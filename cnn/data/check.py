@@ -1,0 +1,135 @@
+"""Statistics of a data set, and the search for what is wrong with it."""
+
+import collections
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn.data import Dataset
+from cnn.data.sources import ArraySource, Example, Source
+from cnn.errors import UserError
+
+_CHUNK = 256
+_SHOWN = 5  # how many examples of one problem are named
+
+
+def examples_of(source: Source) -> Iterator[tuple[int, Example | Exception]]:
+    """Every example, or the exception that it raises."""
+    for start in range(0, len(source), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(source)))
+        try:
+            yield from zip(rows, source.get(rows), strict=True)
+        except Exception:  # one of them is bad: one by one
+            for i in rows:
+                try:
+                    yield i, source[i]
+                except Exception as error:
+                    yield i, error
+
+
+def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
+    """Reads every example of `splits` and reports what is wrong.
+
+    Returns:
+      splits: {split: {examples, unreadable, not_finite, bad_labels, missing_classes, duplicates,
+      conflicting_labels}}, shared: [{splits, examples}] for equal inputs in two splits, problems: a list
+      of lines (empty when all is well), notes: lines that need no action.
+    """
+    info, report = dataset.info, {}
+    problems, notes = [], list(dataset.notes)
+    where: dict[str, dict[bytes, tuple[int, int]]] = {}
+    for split in splits:
+        source = dataset.source(split)
+        bad = collections.defaultdict(list)
+        seen: dict[bytes, tuple[int, int]] = {}
+        counts = np.zeros(max(info.num_classes, 1), np.int64)
+        duplicates = conflicting = 0
+        for i, example in examples_of(source):
+            if isinstance(example, Exception):
+                bad["unreadable"].append(f"{source.describe(i)}: {example}")
+                continue
+            value, label = np.asarray(example[info.input_key]), int(example["label"])
+            if not np.isfinite(value).all():
+                bad["not_finite"].append(source.describe(i))
+            if 0 <= label < info.num_classes:
+                counts[label] += 1
+            else:
+                bad["bad_labels"].append(f"{source.describe(i)}: {label}")
+            digest = hashlib.blake2b(value.tobytes(), digest_size=16, key=repr(value.shape).encode())
+            earlier = seen.setdefault(digest.digest(), (i, label))
+            if earlier[0] != i:
+                duplicates += 1
+                conflicting += earlier[1] != label
+        missing = [info.class_names[k] for k in np.flatnonzero(counts == 0)]
+        report[split] = {
+            "examples": len(source),
+            **{kind: len(bad[kind]) for kind in ("unreadable", "not_finite", "bad_labels")},
+            "missing_classes": missing,
+            "duplicates": duplicates,
+            "conflicting_labels": conflicting,
+        }
+        for kind, lines in bad.items():
+            named = "; ".join(lines[:_SHOWN]) + ("; ..." if len(lines) > _SHOWN else "")
+            if lines:
+                problems.append(f"{split}: {len(lines)} {kind.replace('_', ' ')}: {named}")
+        if missing:
+            more = ", ..." if len(missing) > _SHOWN else ""
+            problems.append(f"{split}: no example of {', '.join(missing[:_SHOWN])}{more}")
+        if duplicates:
+            text = f"{duplicates} examples repeat an earlier one, {conflicting} of them with another label"
+            notes.append(f"{split}: {text}")
+        where[split] = seen
+    shared = []
+    for i, one in enumerate(splits):
+        for other in splits[i + 1 :]:
+            count = len(where[one].keys() & where[other].keys())
+            if count:
+                shared.append({"splits": [one, other], "examples": count})
+                problems.append(f"{one} and {other} share {count} equal inputs: a leak between them")
+    return {"splits": report, "shared": shared, "problems": problems, "notes": notes}
+
+
+def labels_of(source: Source, limit: int = 100_000) -> np.ndarray:
+    """Labels of a source, of `limit` evenly spaced examples where it is larger and not in memory."""
+    if isinstance(source, ArraySource):
+        return source.arrays["label"]
+    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(np.int64))
+    return np.array([int(source[int(i)]["label"]) for i in rows])
+
+
+def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, Any]:
+    """Count, shapes, mean and standard deviation per channel (images in 0..1) and class balance.
+
+    Inputs that are not in memory are sampled: `sampled` evenly spaced examples. They are summed in
+    float64, each input with the same weight.
+    """
+    source, info = dataset.source(split), dataset.info
+    if isinstance(source, ArraySource):
+        rows, examples = np.arange(len(source)), None
+        values = iter(source.arrays[info.input_key])
+        labels = source.arrays["label"]
+    else:
+        rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(np.int64))
+        examples = [source[int(i)] for i in rows]
+        values = (example[info.input_key] for example in examples)
+        labels = np.array([int(example["label"]) for example in examples])
+    scale = 255.0 if info.input_key == "image" else 1.0
+    first, second, shapes = 0.0, 0.0, collections.Counter()
+    for value in values:
+        shapes[tuple(value.shape)] += 1
+        x = value.reshape(-1, value.shape[-1]) / scale
+        first, second = first + x.mean(0, dtype=np.float64), second + (x * x).mean(0, dtype=np.float64)
+    mean = np.asarray(first) / len(rows)
+    std = np.sqrt(np.maximum(np.asarray(second) / len(rows) - mean**2, 0))
+    if np.any((labels < 0) | (labels >= info.num_classes)):
+        raise UserError(f"{split} holds labels outside 0..{info.num_classes - 1}; run `cnn data check`")
+    return {
+        "examples": len(source),
+        "sampled": len(rows),
+        "shapes": [[*shape] for shape, _ in shapes.most_common(5)],
+        "mean": [round(float(v), 4) for v in mean],
+        "std": [round(float(v), 4) for v in std],
+        "classes": np.bincount(labels, minlength=info.num_classes).tolist(),
+    }

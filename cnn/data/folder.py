@@ -1,0 +1,276 @@
+"""Your own images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*.
+
+Every file is decoded once up front, so nothing breaks in epoch 3. The verdicts are kept in the cache,
+by path, size and time of change, never in your folder.
+"""
+
+import collections
+import concurrent.futures
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int32
+
+from cnn import paths
+from cnn.data import Provider
+from cnn.data.images import BadImage, decode_image, inspect
+from cnn.data.info import DatasetInfo
+from cnn.data.sources import ArraySource, Example, in_memory
+from cnn.errors import UserError
+
+SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
+SPLITS |= {"validation": "validation", "test": "test"}
+TRAIN, VALIDATION = 0.8, 0.1  # of DIR/CLASS/*; the rest is 'test'
+_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
+_SAVE_EVERY = 5000
+
+
+class FolderSource:
+    """Image files with their labels, decoded on access."""
+
+    def __init__(self, root: str, files: Sequence[str], labels: Int32[np.ndarray, " n"], name: str):
+        self.root, self.files, self.labels, self.name = root, tuple(files), labels, name
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Example:
+        try:
+            image = decode_image(self.describe(i))
+        except BadImage as error:
+            raise UserError(
+                f"{self.describe(i)}: {error}. It was fine when the folder was checked; put it back, or "
+                "start again to check the folder anew"
+            ) from error
+        return {"image": image, "label": self.labels[i]}
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self[int(i)] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return os.path.join(self.root, self.files[i])
+
+
+class Folder(Provider):
+    """Image files in folders named by class.
+
+    Raises:
+      UserError: no such folder, no classes, only one class, or classes that differ between splits.
+    """
+
+    def __init__(self, data_dir: str):
+        self.root = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else ""
+        self.splits = ("train", "validation", "test")
+        self._sources: dict[str, FolderSource] = {}
+        self._notes: list[str] = []
+        self._pixels: dict[str, int] = {}
+        self._arrays: dict[str, ArraySource] = {}
+        classes = tuple(f"class{i}" for i in range(10))  # for fake data without a folder
+        if self.root:
+            self._split_folders = _find_splits(self.root)
+            classes = _find_classes(self.root, self._split_folders)
+            if self._split_folders:
+                self.splits = tuple(self._split_folders)
+        self.info = DatasetInfo("folder", "image", (None, None, 3), classes)
+
+    def prepare(self) -> None:
+        """Finds and checks the files, once.
+
+        Raises:
+          UserError: nothing readable in the folder or in one of its classes.
+        """
+        if not self.root:
+            raise UserError("dataset 'folder' needs --config.input.data_dir=DIR, the folder of images")
+        if self._sources:
+            return
+        found = list(self._files())
+        verdicts = check([file for file, _, _ in found], self.root)
+        good = [entry for entry in found if not verdicts[entry[0]][2]]
+        self._report({file: verdicts[file][2] for file, _, _ in found if verdicts[file][2]}, len(found))
+        present = {label for _, label, _ in good}
+        for label, name in enumerate(self.info.class_names):
+            if label not in present:
+                raise UserError(f"{self.root}: class '{name}' has no readable image. {self._summary()}")
+        for split in self.splits:
+            chosen = sorted((e for e in good if e[2] == split), key=lambda e: _fraction(e[0], "order"))
+            labels = np.array([label for _, label, _ in chosen], np.int32)
+            files = [file for file, _, _ in chosen]
+            self._sources[split] = FolderSource(self.root, files, labels, f"folder '{split}'")
+            self._pixels[split] = sum(verdicts[file][0] * verdicts[file][1] for file in files)
+        missing = present - set(self._sources["train"].labels.tolist())
+        if missing:
+            names = ", ".join(self.info.class_names[label] for label in sorted(missing))
+            self._notes.append(f"{self.root}: no training image of {names}")
+        shapes = {tuple(verdicts[file][:2]) for file, _, _ in good}
+        if len(shapes) == 1:
+            self.info = DatasetInfo("folder", "image", (*shapes.pop(), 3), self.info.class_names)
+
+    def _files(self) -> Iterator[tuple[str, int, str]]:
+        """(path relative to the root with '/', label, split)."""
+        if self._split_folders:
+            places = [(self._split_folders[split], split) for split in self.splits]
+        else:
+            places = [("", "")]
+        for folder, split in places:
+            for label, name in enumerate(self.info.class_names):
+                for file in _walk(self.root, os.path.join(folder, name)):
+                    yield file, label, split or _split_of(file)
+
+    def _report(self, left_out: dict[str, str], total: int) -> None:
+        by_reason = collections.defaultdict(list)
+        for file, reason in left_out.items():
+            by_reason[reason].append(file)
+        parts = []
+        for reason, files in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+            shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+            parts.append(f"{len(files)} {reason} ({shown})")
+        if parts:
+            self._notes.append(f"{self.root}: left out {len(left_out)} of {total}: " + "; ".join(parts))
+        loose = [f for f in _entries(self.root) if os.path.isfile(os.path.join(self.root, f))]
+        if loose:
+            self._notes.append(f"{self.root}: {len(loose)} files outside of class folders are not used")
+
+    def _summary(self) -> str:
+        return " ".join(self._notes)
+
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    def sizes(self) -> dict[str, int]:
+        return {split: len(source) for split, source in self._sources.items()}
+
+    def source(self, split: str) -> FolderSource:
+        return self._sources[split]
+
+    def arrays(self, split: str) -> dict[str, np.ndarray]:
+        if split not in self._arrays:
+            source = self._sources[split]
+            if not len(source):
+                h, w, c = (size or 0 for size in self.info.input_shape)
+                return {"image": np.zeros((0, h, w, c), np.uint8), "label": source.labels}
+            self._arrays[split] = in_memory(source)
+        return self._arrays[split].arrays
+
+    def split_bytes(self, split: str) -> int | None:
+        return 3 * self._pixels[split]
+
+
+def _entries(folder: str) -> list[str]:
+    return sorted(n for n in os.listdir(folder) if n[0] != "." and n.lower() not in _IGNORED)
+
+
+def _folders(folder: str) -> list[str]:
+    return [name for name in _entries(folder) if os.path.isdir(os.path.join(folder, name))]
+
+
+def _find_splits(root: str) -> dict[str, str]:
+    """{split: its folder}, empty where the folder holds classes directly."""
+    if not os.path.isdir(root):
+        what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
+        raise UserError(f"the image folder {root} {what}; set --config.input.data_dir=DIR")
+    names = _folders(root)
+    if not names:
+        raise UserError(f"{root} holds no folders; expected DIR/CLASS/* or DIR/train/CLASS/*")
+    if "train" not in names or not _folders(os.path.join(root, "train")):
+        return {}
+    result: dict[str, str] = {}
+    for name in names:
+        if name not in SPLITS:
+            raise UserError(f"{root} has 'train', but '{name}' beside it is none of {', '.join(SPLITS)}")
+        if SPLITS[name] in result:
+            raise UserError(f"{root} has both '{result[SPLITS[name]]}' and '{name}'; keep one")
+        result[SPLITS[name]] = name
+    return {split: result[split] for split in ("train", "validation", "test") if split in result}
+
+
+def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
+    by_split = {name: _folders(os.path.join(root, name)) for name in splits.values()}
+    classes = by_split[splits["train"]] if splits else _folders(root)
+    for name, found in by_split.items():
+        if set(found) != set(classes):
+            only = sorted(set(found) ^ set(classes))
+            raise UserError(
+                f"{root}: '{name}' and 'train' have different classes; in one only: {', '.join(only[:5])}"
+            )
+    if len(classes) < 2:
+        raise UserError(f"{root} holds only the class '{classes[0]}'; classification needs two or more")
+    return tuple(classes)
+
+
+def _walk(root: str, folder: str) -> Iterator[str]:
+    seen = set()  # links may form a circle
+    for place, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(n for n in folders if n[0] != "." and n.lower() not in _IGNORED)
+        for name in sorted(files):
+            if name[0] != "." and name.lower() not in _IGNORED:
+                yield os.path.relpath(os.path.join(place, name), root).replace(os.sep, "/")
+
+
+def _fraction(file: str, salt: str) -> float:
+    digest = hashlib.blake2b(f"{salt}:{file}".encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _split_of(file: str) -> str:
+    """The split of a file by its name alone, so that new files never move old ones."""
+    value = _fraction(file, "split")
+    return "train" if value < TRAIN else "validation" if value < TRAIN + VALIDATION else "test"
+
+
+def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, str]]:
+    """(height, width, reason) per file; see `images.inspect`. Only new and changed files are decoded."""
+    digest = hashlib.blake2b(root.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    kept_in = paths.cache_dir() / "folders" / f"{digest}.json"
+    try:
+        kept = json.loads(kept_in.read_text())
+        kept = {file: line for file, line in kept.items() if len(line) == 5}
+    except (OSError, ValueError, AttributeError, TypeError):
+        kept = {}
+
+    marks = {}
+    for file in files:
+        try:
+            stat = os.stat(os.path.join(root, file))
+            marks[file] = [stat.st_size, stat.st_mtime_ns]
+        except OSError:
+            marks[file] = [-1, -1]
+    todo = [file for file in files if file not in kept or kept[file][:2] != marks[file]]
+
+    def save() -> None:
+        try:
+            kept_in.parent.mkdir(parents=True, exist_ok=True)
+            part = kept_in.with_suffix(f".{os.getpid()}")
+            part.write_text(json.dumps(kept))
+            part.replace(kept_in)
+        except OSError:
+            pass  # without a cache it is checked again next time
+
+    began = shown = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda file: inspect(os.path.join(root, file)), todo)
+        for i, (file, result) in enumerate(zip(todo, results, strict=True), 1):
+            kept[file] = [*marks[file], *result]
+            if i % _SAVE_EVERY == 0:
+                save()
+            if time.monotonic() - shown > 5:
+                shown = time.monotonic()
+                rate = i / (shown - began)
+                print(f"{root}: checked {i} of {len(todo)} files, {rate:.0f}/s", file=sys.stderr)
+    if todo:
+        kept = {file: kept[file] for file in files}
+        save()
+    return {file: tuple(kept[file][2:]) for file in files}
+
+
+def folder(data_dir: str = "") -> Folder:
+    """The data set 'folder'."""
+    return Folder(data_dir)

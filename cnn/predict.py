@@ -1,0 +1,184 @@
+"""`cnn predict`: what a trained network says about files; `load(path).predict(x)` in Python.
+
+    cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
+"""
+
+import glob
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn import checkpoint, flags
+from cnn import config as configs
+from cnn.build import build, info_from_card
+from cnn.data.order import Draws
+from cnn.data.pipeline import transform_examples
+from cnn.errors import UserError
+from cnn.mesh import batch_sharding, replicated, to_global
+from cnn.step import make_predict_step
+from cnn.transforms import build_transforms
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SERIES = (".npy", ".csv")
+BATCH = 32
+
+
+class Predictor:
+    """A trained network with its preprocessing and its words; made by `load`."""
+
+    def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
+        self.card = meta["card"]
+        config = configs.from_json(json.dumps(meta["config"]))
+        self._built = build(config, info_from_card(self.card))
+        self._transforms = build_transforms(config.input.eval_transforms)
+        self._variables = jax.device_put(variables, replicated(self._built.mesh))
+        self._step = jax.jit(make_predict_step(self._built.model, self._built.task))
+
+    def predict(self, inputs: Any, batch_size: int = BATCH) -> list[dict[str, Any]]:
+        """One description per input, in order.
+
+        Args:
+          inputs: a file's path or a raw array (image uint8 [h, w, c], series float32 [t, c]), or a list.
+
+        Raises:
+          UserError: a file that cannot be read, or an input of the wrong shape.
+        """
+        many = inputs if isinstance(inputs, list | tuple) else [inputs]
+        return self.describe([self.example(one) for one in many], batch_size)
+
+    def describe(self, examples: list[dict[str, np.ndarray]], batch_size: int = BATCH) -> list[dict[str, Any]]:
+        """One description per preprocessed example, in order."""
+        found = []
+        for start in range(0, len(examples), batch_size):
+            part = examples[start : start + batch_size]
+            wanted = batch_size if len(examples) > batch_size else len(part)
+            wanted += -wanted % self._built.mesh.size
+            found += self._batch(part + part[:1] * (wanted - len(part)))[: len(part)]  # one shape, one compilation
+        return found
+
+    def example(self, one: Any) -> dict[str, np.ndarray]:
+        """Reads (or takes) one input and preprocesses it as in training's evaluation."""
+        value = self._read(one) if isinstance(one, str | Path) else np.asarray(one)
+        key, shape = self.card["input"], self.card["input_shape"]
+        example = {key: _fitted(value, shape, bool(self._transforms), str(one)[:80])}
+        position = np.zeros(1, np.int64)
+        batch = transform_examples([example], self._transforms, Draws(0, position))
+        return {name: array[0] for name, array in batch.items()}
+
+    def _read(self, path: str | Path) -> np.ndarray:
+        if self.card["input"] == "image":
+            from cnn.data.folder import read_image
+
+            return read_image(path)
+        return _read_series(Path(path))
+
+    def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+        batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+        rows = self._step(self._variables, to_global(batch, batch_sharding(self._built.mesh)))
+        rows = jax.device_get(rows)
+        return [
+            self._built.task.describe({name: value[i] for name, value in rows.items()})
+            for i in range(len(examples))
+        ]
+
+
+def _fitted(value: np.ndarray, shape: Sequence[int | None], transformed: bool, name: str) -> np.ndarray:
+    """Checks rank and type; brings an image to the size that the network was trained on."""
+    if value.ndim == len(shape) - 1:
+        value = value[..., None]
+    if value.ndim != len(shape):
+        raise UserError(f"{name}: shape {value.shape}, but this network takes {tuple(shape)}")
+    if len(shape) == 3:
+        from cnn.transforms.image import as_channels, resized
+
+        if value.dtype != np.uint8:
+            raise UserError(f"{name}: images are uint8 in 0..255, got {value.dtype}")
+        value = as_channels(value, shape[-1] or 3)
+        if None not in shape and not transformed and value.shape != tuple(shape):
+            value = resized(value, shape[0], shape[1])
+    elif any(want not in (None, have) for want, have in zip(shape, value.shape, strict=True)):
+        raise UserError(f"{name}: shape {value.shape}, but this network takes {tuple(shape)}")
+    if not np.isfinite(value).all():
+        raise UserError(f"{name}: holds values that are not finite")
+    return value if value.dtype == np.uint8 else value.astype(np.float32)
+
+
+def _read_series(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return np.loadtxt(path, delimiter=",", ndmin=2)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a series: {error}") from error
+
+
+def load(path: str, which: int | str = "best") -> Predictor:
+    """The network of a run's workdir, or of one checkpoint folder.
+
+    Args:
+      which: 'best', 'last' or a step, where `path` holds several checkpoints.
+
+    Raises:
+      UserError: nothing is there, or it is damaged.
+    """
+    return Predictor(*checkpoint.load_variables(checkpoint.find(path, which)))
+
+
+def files(patterns: Sequence[str], suffixes: Sequence[str]) -> Iterator[str]:
+    """Files, the fitting files below folders, and what globs match; sorted within each.
+
+    Raises:
+      UserError: one of them stands for nothing.
+    """
+    for pattern in patterns:
+        if Path(pattern).is_dir():
+            found = [str(p) for p in sorted(Path(pattern).rglob("*")) if p.suffix.lower() in suffixes]
+        else:
+            found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise UserError(f"'{pattern}' is no file, no folder with {'/'.join(suffixes[:3])} files, and no match")
+        yield from found
+
+
+def main(argv: list[str]) -> int:
+    """The command line."""
+    parser = flags.Parser("predict", __doc__)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or quoted globs")
+    parser.add_argument("--workdir", required=True, help="of the run, or one checkpoint folder")
+    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    args, _ = parser.parse(argv)
+    predictor = load(args.workdir, args.checkpoint)
+    suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
+    everything = list(files(args.paths, suffixes))
+    bad, ready = 0, []
+    for index, path in enumerate(everything, 1):
+        try:
+            ready.append((path, predictor.example(path)))
+        except UserError as error:
+            bad += 1
+            print(json.dumps({"path": path, "error": str(error)}) if args.json else f"{path}: {error}")
+        if len(ready) == BATCH or index == len(everything):
+            described = predictor.describe([example for _, example in ready], BATCH)
+            for (name, _), found in zip(ready, described, strict=True):
+                print(json.dumps({"path": name, **found}) if args.json else _row(name, found), flush=True)
+            ready = []
+    if bad:
+        print(f"{bad} of {len(everything)} files could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _row(path: str, found: dict[str, Any]) -> str:
+    top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"][:3])
+    return f"{path}  {top}"
+
+
+if __name__ == "__main__":
+    from cnn import cli
+
+    sys.exit(cli.run("predict"))

@@ -1,0 +1,92 @@
+"""What the trainer costs beside its jitted step: the loop and the bare step, interleaved in one process.
+
+    python experiments/benchmarks/loop.py [CONFIG ...] [--bursts=10] [--seconds=2]
+
+A burst of the loop draws batches from the real pipeline, moves them to the device, keeps two steps in
+flight and fetches the losses, as cnn/train.py does. A bare burst calls the jitted step on one batch.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import numpy as np
+
+from cnn import flags
+from cnn.data.pipeline import iterate
+from cnn.plan import make_plan
+from cnn.timing import use_compile_cache
+from cnn.train import AHEAD
+
+CONFIGS = (
+    "configs/classification/digits_resnet.py",
+    "configs/classification/mnist1d_cnn.py",
+    "configs/classification/fashion_mnist_cnn.py",
+)
+
+
+def measure(path: str, bursts: int, seconds: float) -> str:
+    """One line of the table."""
+    plan = make_plan(flags.load_config(path, {}))
+    step, state = plan.train_step(), plan.new_state()
+    one = plan.place(plan.batches[0])
+    data = iterate(plan.batches, place=plan.place)
+    waited = 0.0
+
+    def bare(state, count):
+        for _ in range(count):
+            state, aux = step(state, one)
+        jax.block_until_ready((state, aux))
+        return state
+
+    def looped(state, count):
+        nonlocal waited
+        waiting = []
+        for index in range(count):
+            begin = time.perf_counter()
+            batch = next(data)
+            waited += time.perf_counter() - begin
+            state, aux = step(state, batch)
+            waiting.append(aux)
+            if index >= AHEAD:
+                jax.block_until_ready(waiting[index - AHEAD])
+        np.mean([v["loss"] for v in jax.device_get(waiting)])
+        jax.block_until_ready(state)
+        return state
+
+    state = bare(bare(state, 3), 3)
+    begin = time.perf_counter()
+    state = bare(state, 10)
+    count = max(int(seconds * 10 / (time.perf_counter() - begin)), 5)
+    times: dict[str, list[float]] = {"bare": [], "loop": []}
+    for _ in range(bursts):
+        for name, run in (("bare", bare), ("loop", looped)):
+            begin = time.perf_counter()
+            state = run(state, count)
+            times[name].append(1e3 * (time.perf_counter() - begin) / count)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in times.items()}
+    wait = 1e3 * waited / (bursts * count) / middle["loop"]
+    return (
+        f"{path.split('/')[-1]:<24} bare {middle['bare']:7.2f} ms ({spread['bare']})  loop "
+        f"{middle['loop']:7.2f} ms ({spread['loop']})  overhead {middle['loop'] / middle['bare'] - 1:+.1%}  "
+        f"input wait {wait:.1%}"
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", nargs="*", default=CONFIGS)
+    parser.add_argument("--bursts", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one burst")
+    args = parser.parse_args()
+    use_compile_cache()
+    print(f"{jax.device_count()} {jax.devices()[0].platform} device(s); medians of {args.bursts} bursts (range)")
+    for path in args.configs:
+        print(measure(path, args.bursts, args.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Runs one config with several seeds and prints mean and 95 % interval of the test metric.
+
+    python -m experiments.seeds --config=configs/classification/digits_resnet.py --seeds=5
+
+Each seed is its own run in WORKDIR/seed_N, one after the other; runs that are complete are not made again,
+interrupted ones go on.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from cnn import flags
+from cnn.errors import UserError
+from cnn.metrics import mean_interval
+
+
+def run(spec: str, overrides: dict[str, str], seeds: int, workdir: Path) -> list[dict]:
+    """The summaries of all seeds.
+
+    Raises:
+      UserError: a run failed; its own line says why.
+    """
+    summaries = []
+    for seed in range(seeds):
+        folder = workdir / f"seed_{seed}"
+        command = [
+            *(sys.executable, "-m", "cnn.train", f"--config={spec}", f"--workdir={folder}"),
+            *(f"--config.{name}={value}" for name, value in overrides.items()),
+            f"--config.seed={seed}",
+        ]
+        print(f"seed {seed}: {folder}", flush=True)
+        done = subprocess.run(command, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise UserError(f"seed {seed} ended with code {done.returncode}; start the same command again")
+        summaries.append(json.loads((folder / "summary.json").read_text()))
+    return summaries
+
+
+def main(argv: list[str]) -> int:
+    """The command line."""
+    parser = flags.Parser("seeds", __doc__)
+    parser.add_config()
+    parser.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, ...")
+    parser.add_argument("--workdir", default="", help="default: runs/seeds/CONFIG")
+    args, overrides = parser.parse(argv)
+    config = flags.load_config(args.config, overrides)
+    name = Path(args.config.partition(":")[0]).stem
+    summaries = run(args.config, overrides, args.seeds, Path(args.workdir or f"runs/seeds/{name}"))
+    metric = config.eval.metric
+    rows = {config.model.name: [s["test"][metric] for s in summaries]}
+    for baseline in summaries[0]["baselines"]:
+        rows[baseline] = [s["baselines"][baseline][metric] for s in summaries]
+    print(f"{name}: test {metric}, {len(summaries)} seeds, {summaries[0]['test']['examples']} examples")
+    for row, values in sorted(rows.items(), key=lambda item: -sum(item[1])):
+        found = mean_interval([100 * v for v in values])
+        listed = ", ".join(f"{100 * v:.2f}" for v in values)
+        print(f"  {row:<22} {found.mean:6.2f} +- {found.half_width:.2f}  ({listed})")
+    times = [s["timing"] for s in summaries]
+    for title, key, form in (
+        ("seconds of training", "train_seconds", "{:.1f}"),
+        ("seconds in all", "total_seconds", "{:.1f}"),
+        ("loop overhead", "overhead", "{:+.1%}"),
+        ("input wait", "input_wait", "{:.1%}"),
+    ):
+        print(f"  {title}: {', '.join(form.format(t[key]) for t in times if key in t)}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        print(f"seeds: error: {error}", file=sys.stderr)
+        sys.exit(2)
