@@ -9,6 +9,7 @@ type and checksum of every array, because Orbax loads a flipped byte without com
 import dataclasses
 import importlib.metadata
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,34 +42,49 @@ def versions() -> dict[str, str]:
     return {"cnn": cnn.__version__} | {name: importlib.metadata.version(name) for name in packages}
 
 
-@jax.jit
-def _sums(arrays: Any) -> jax.Array:
-    """uint32 [leaves, 2]: two position-weighted sums of each array's words, modulo 2^32.
+_WORDS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint32"}  # by item size
 
-    Integer sums do not depend on order, so they are equal for every sharding and device count, and are
-    computed where the data are. The weights are odd, so any change of one word changes the sum.
+
+def _sums_on_host(x: np.ndarray) -> np.ndarray:
+    """uint32 [2]: two position-weighted sums of an array's words, modulo 2^32.
+
+    Integer sums do not depend on order, so they are equal for every sharding and device count. The
+    weights are odd, so any change of one word changes the sum.
     """
+    x = np.ascontiguousarray(x).reshape(-1).view(_WORDS[x.dtype.itemsize]).astype(np.uint32)
+    index = np.arange(x.size, dtype=np.uint32)
+    mixed = (x ^ (x >> 15)) * np.uint32(2654435761)
+    words = [x * (2 * index + 1), mixed * (2 * (index ^ (index >> 7)) + 1)]
+    return np.stack([word.sum(dtype=np.uint32) for word in words])
 
-    def weigh(x: jax.Array) -> jax.Array:
-        word = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
-        x = x.astype(jnp.uint8) if x.dtype == bool else jax.lax.bitcast_convert_type(x, word)
-        x = x.astype(jnp.uint32)
-        index = jnp.zeros(x.shape, jnp.uint32)
-        for axis, count in enumerate(x.shape):
-            index = index * jnp.uint32(count) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        first = (x * (2 * index + 1)).sum(dtype=jnp.uint32)
-        mixed = (x ^ (x >> 15)) * jnp.uint32(2654435761)
-        return jnp.stack([first, (mixed * (2 * (index ^ (index >> 7)) + 1)).sum(dtype=jnp.uint32)])
 
-    return jnp.stack([weigh(x) for x in jax.tree.leaves(arrays)])
+@jax.jit
+def _sums_on_device(x: jax.Array) -> jax.Array:
+    """`_sums_on_host` where the data are; compiled once per shape."""
+    word = _WORDS[x.dtype.itemsize]
+    x = x.astype(jnp.uint8) if x.dtype == bool else jax.lax.bitcast_convert_type(x, jnp.dtype(word))
+    x = x.astype(jnp.uint32)
+    index = jnp.zeros(x.shape, jnp.uint32)
+    for axis, count in enumerate(x.shape):
+        index = index * jnp.uint32(count) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    mixed = (x ^ (x >> 15)) * jnp.uint32(2654435761)
+    words = [x * (2 * index + 1), mixed * (2 * (index ^ (index >> 7)) + 1)]
+    return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
+
+
+def _sums(x: jax.Array) -> jax.Array | np.ndarray:
+    """Compiling costs more than summing what is small and in the host's memory already."""
+    on_host = x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
+    return _sums_on_host(np.asarray(x)) if on_host and x.size < 1 << 16 else _sums_on_device(x)
 
 
 def describe(arrays: Any) -> dict[str, list]:
     """{name: [shape, dtype, checksum]} of every array of a tree."""
-    sums = np.asarray(_sums(arrays))
+    flat = tree.flatten(arrays)
+    sums = jax.device_get({name: _sums(x) for name, x in flat.items()})
     return {
-        name: [list(x.shape), str(x.dtype), f"{a:08x}{b:08x}"]
-        for (name, x), (a, b) in zip(tree.flatten(arrays).items(), sums, strict=True)
+        name: [list(x.shape), str(x.dtype), "{:08x}{:08x}".format(*sums[name].tolist())]
+        for name, x in flat.items()
     }
 
 
@@ -135,7 +151,10 @@ class Checkpoints:
             if step in self.steps:
                 return
             # CPU arrays can be saved in place while a later step writes into the donated buffer: copy.
-            arrays = jax.tree.map(jnp.copy, _as_tree(state))
+            # device_put copies without compiling a program for each shape, as jnp.copy would.
+            arrays = jax.tree.map(
+                lambda x: jax.device_put(x, x.sharding, may_alias=False), _as_tree(state)
+            )
             meta = {"format": FORMAT, "versions": versions(), **meta, "arrays": describe(arrays)}
             metrics = None if metric is None else {"value": float(metric), "step": step}
             self._orbax.save_checkpointables_async(
@@ -182,7 +201,7 @@ class Checkpoints:
                 verify(arrays, meta["arrays"])
             except Corrupt as error:
                 problems.append(f"checkpoint {step}: {error}")
-                print(f"warning: {problems[-1]}; trying the one before it", flush=True)
+                print(f"warning: {problems[-1]}; trying the one before it", file=sys.stderr, flush=True)
                 continue
             return TrainState(**arrays), meta
         raise UserError(
@@ -196,13 +215,18 @@ class Checkpoints:
             self._orbax.delete(newer)
 
     def _candidates(self, which: int | str) -> list[int]:
+        """Steps to try, in this order."""
+        newest = self.steps[::-1]
         if which == "last":
-            return self.steps[::-1]
-        step = self.best if which == "best" else which
-        if step not in self.steps:
-            known = ", ".join(map(str, self.steps))
+            return newest
+        if which == "best" and self.best is not None:
+            scored = [c for c in self._orbax.checkpoints if c.metrics]
+            ranked = [c.step for c in sorted(scored, key=lambda c: self._rank(c.metrics), reverse=True)]
+            return ranked + [step for step in newest if step not in ranked]
+        if which not in newest:
+            known = ", ".join(map(str, newest[::-1]))
             raise UserError(f"no checkpoint '{which}' in {self.directory}; there are: last, best, {known}")
-        return [step]
+        return [which]
 
 
 def find(path: str, which: int | str = "best") -> epath.Path:

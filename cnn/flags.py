@@ -57,8 +57,8 @@ class Parser(argparse.ArgumentParser):
                     raise UserError(f"{name} needs a value: {name}=VALUE")
                 overrides[name.removeprefix(PREFIX)] = value
             elif item.startswith("-"):
-                near = closest(name, known)
-                hint = f" Did you mean '{near}'?" if near else f" Valid: {', '.join(known)}"
+                near = closest(name.strip("-"), [flag.strip("-") for flag in known])
+                hint = f" Did you mean '--{near}'?" if near else f" Valid: {', '.join(known)}"
                 raise UserError(f"unknown flag '{name}'.{hint}")
             else:
                 raise UserError(f"unexpected argument '{item}' (see {self.prog} --help)")

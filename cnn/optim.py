@@ -5,6 +5,7 @@ frozen parameters get no update at all. For SGD the decay is added to the gradie
 papers); for AdamW, LAMB, Lion and Muon it is decoupled (Loshchilov & Hutter 2019).
 """
 
+import collections
 from collections.abc import Callable
 from typing import Any
 
@@ -44,10 +45,12 @@ def make_schedule(
         fall = optax.cosine_decay_schedule(peak, max(total_steps - rise, 1), config.final_fraction)
         climb = optax.cosine_onecycle_schedule(4 * rise, peak, pct_start=0.25)  # its first quarter
         return optax.join_schedules([climb, fall], [rise])
+    boundaries = [max(round(b * total_steps) - warmup, 0) for b in config.boundaries]
     decay = {
         "constant": lambda: optax.constant_schedule(peak),
         "step": lambda: optax.piecewise_constant_schedule(
-            peak, {round(b * total_steps) - warmup: config.factor for b in config.boundaries}
+            peak,
+            {at: config.factor**times for at, times in collections.Counter(boundaries).items()},
         ),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=config.final_fraction),
         "linear": lambda: optax.linear_schedule(peak, end, rest),

@@ -22,8 +22,8 @@ class TrainState:
       ema: {'params', 'batch_stats'} averages, or {} when `optim.ema_decay` is 0.
     """
 
-    step: jax.Array
-    bad_step: jax.Array
+    step: Any  # not jax.Array: trees of shapes and of shardings have this form too
+    bad_step: Any
     params: Any
     batch_stats: Any
     opt_state: Any

@@ -59,10 +59,14 @@ def make_train_step(
 
         def body(carry: tuple, one: tuple) -> tuple:
             (index, batch), (loss, stats, grads) = one, carry
-            # Unrolled, nothing else keeps the micro-batches from being in memory all at once.
-            batch, grads = jax.lax.optimization_barrier((batch, grads))
+            params = state.params
+            if unroll:
+                # Ties each micro-batch to the one before, else all of them are in memory at once. Not
+                # `optimization_barrier`: XLA:CPU drops it before it schedules. 0 x inf is NaN, but a
+                # gradient that is not finite spoils the step anyway.
+                params = jax.tree.map(lambda p, g: p + 0 * g, params, grads)
             new_loss, stats, new_grads = loss_and_grads(
-                state.params, stats, batch, jax.random.fold_in(rng, index)
+                params, stats, batch, jax.random.fold_in(rng, index)
             )
             return (loss + new_loss, stats, jax.tree.map(jnp.add, grads, new_grads)), None
 
@@ -93,7 +97,7 @@ def make_train_step(
                 ema,
                 {"params": params, "batch_stats": stats},
             )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updated = state.replace(
             step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state, ema=ema

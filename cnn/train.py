@@ -110,18 +110,17 @@ class Run:
             self.clock.lap()
             for now in range(self.start, plan.total):
                 self.step = now
-                if now > self.start:
-                    if plan.watched and now % plan.eval_every == 0:
-                        self.evaluate()
-                    if now % plan.save_every == 0:
-                        self.save()
+                if now > self.start and plan.watched and now % plan.eval_every == 0:
+                    self.evaluate()
+                if config.eval.patience and self.best.stale >= config.eval.patience:
+                    self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
+                    break  # before any save: what `end` makes of this state is saved, as after the last step
+                if now > self.start and now % plan.save_every == 0:
+                    self.save()
                 reason = interrupts.received or deadline.passed()
                 if reason:
                     self.save()
                     return reason
-                if config.eval.patience and self.best.stale >= config.eval.patience:
-                    self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
-                    break
                 profiler.at(now, self.state)
                 with self.clock.time("input"):
                     batch = next(data)
@@ -216,7 +215,7 @@ class Run:
         Raises:
           UserError: always.
         """
-        self.step = int(self.state.bad_step)
+        self.step, self.waiting = int(self.state.bad_step), []
         self.state = self.state.replace(bad_step=self.state.bad_step * 0 - 1)
         self.save()
         self.checkpoints.wait()

@@ -19,7 +19,10 @@ def test_sums_do_not_depend_on_the_batches():
             matrix = np.full((2, 2), part.sum(), np.float32)
             total = metrics.add(
                 total,
-                {"accuracy": (np.float32(part.sum()), np.float32(len(part))), "confusion": (matrix, len(part))},
+                {
+                    "accuracy": (np.float32(part.sum()), np.float32(len(part))),
+                    "confusion": (matrix, len(part)),
+                },
             )
         results.append(total)
     for total in results:

@@ -50,7 +50,7 @@ class FolderSource:
         return {"image": image, "label": self.labels[i]}
 
     def get(self, indices: Sequence[int]) -> list[Example]:
-        return [self[int(i)] for i in indices]
+        return [self[i] for i in indices]
 
     def describe(self, i: int) -> str:
         return os.path.join(self.root, self.files[i])

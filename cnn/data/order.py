@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt64
 
+Number = int | float  # of an option; type checkers take an int for a float, runtime ones do not
 _WORD = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _30, _27, _31, _11 = (np.array(bits, np.uint64) for bits in (30, 27, 31, 11))
@@ -145,7 +146,7 @@ class Draws:
         return mix(words[:, None] + count).reshape(len(words), *shape)
 
     def uniform(
-        self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = ()
+        self, low: Number = 0.0, high: Number = 1.0, shape: tuple[int, ...] = ()
     ) -> Float[np.ndarray, "b ..."]:
         """Uniform in [low, high), float64."""
         return (self._bits(shape) >> _11) * ((high - low) * _UNIT) + low
@@ -157,7 +158,7 @@ class Draws:
         unit = (self._bits(shape) >> _11) * _UNIT
         return (unit * (high - low)).astype(np.int64) + low
 
-    def bernoulli(self, p: float, shape: tuple[int, ...] = ()) -> Bool[np.ndarray, "b ..."]:
+    def bernoulli(self, p: Number, shape: tuple[int, ...] = ()) -> Bool[np.ndarray, "b ..."]:
         """True with probability p."""
         return self.uniform(shape=shape) < p
 

@@ -184,16 +184,16 @@ def _unstack(batch: Example) -> list[Example]:
 
 def _read(source: Source, rows: Int64[np.ndarray, " b"]) -> list[Example]:
     try:
-        return source.get(rows)
+        return source.get(rows.tolist())
     except UserError:
         raise
     except Exception:
-        for row in rows:  # a reader of many does not say which one was bad
+        for row in rows.tolist():  # a reader of many does not say which one was bad
             try:
-                source[int(row)]
+                source[row]
             except Exception as error:
                 raise UserError(
-                    f"{source.describe(int(row))} cannot be read: {type(error).__name__}: {error}; "
+                    f"{source.describe(row)} cannot be read: {type(error).__name__}: {error}; "
                     "find all such records with `cnn data check`"
                 ) from error
         raise

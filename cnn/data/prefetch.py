@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_LIGHT_AHEAD = 4
-
 
 def prefetch(
     batches: Any, start: int, threads: int, workers: int, light: bool, place: Callable[[Any], Any]
@@ -18,43 +16,59 @@ def prefetch(
     microseconds; Grain's iterator would cost more than such a batch itself.
     """
     if light and not workers and threads in (0, 1):
-        return _one_thread(batches, start, place)
+        return _OneThread(batches, start, place)
     return map(place, _grain(batches, start, threads or min(16, os.cpu_count() or 1), workers))
 
 
-def _one_thread(batches: Any, start: int, place: Callable[[Any], Any]) -> Iterator[Any]:
-    ready: queue.SimpleQueue = queue.SimpleQueue()
-    room: queue.SimpleQueue = queue.SimpleQueue()  # one token per batch that may still be prepared
-    for _ in range(_LIGHT_AHEAD):
-        room.put(True)
+class _OneThread:
+    """place(batches[start]), place(batches[start + 1]), ...: a thread stays up to `ahead` batches in front.
 
-    def produce() -> None:
-        try:
-            for step in range(start, len(batches)):
-                if not room.get():
-                    return
-                ready.put((place(batches[step]), None))
-            ready.put((None, StopIteration()))
-        except BaseException as error:  # whatever it is, the caller has to see it
-            ready.put((None, error))
+    The thread starts at once, so that it works while the first step compiles, and ends with its iterator.
+    """
 
-    # Started here, not at the first next(), so that it works while the first step compiles.
-    threading.Thread(target=produce, daemon=True, name="cnn-batches").start()
+    def __init__(self, batches: Any, start: int, place: Callable[[Any], Any], ahead: int = 4):
+        self._ready: queue.SimpleQueue = queue.SimpleQueue()
+        self._room: queue.SimpleQueue = queue.SimpleQueue()  # a token per batch that may be prepared
+        for _ in range(ahead):
+            self._room.put(True)
+        arguments = (batches, start, place, self._ready, self._room)  # not self: it must be collectable
+        threading.Thread(target=_produce, args=arguments, daemon=True, name="cnn-batches").start()
 
-    def consume() -> Iterator[Any]:
-        try:
-            while True:
-                batch, error = ready.get()
-                if isinstance(error, StopIteration):
-                    return
-                if error is not None:
-                    raise error
-                yield batch
-                room.put(True)
-        finally:
-            room.put(False)
+    def __iter__(self) -> Iterator[Any]:
+        return self
 
-    return consume()
+    def __next__(self) -> Any:
+        batch, error = self._ready.get()
+        if error is not None:
+            self._ready.put((None, error))  # asked again, it says the same
+            raise error
+        self._room.put(True)
+        return batch
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ready.put((None, StopIteration()))
+        self._room.put(False)
+
+    def __del__(self) -> None:
+        self._room.put(False)
+
+
+def _produce(
+    batches: Any,
+    start: int,
+    place: Callable[[Any], Any],
+    ready: queue.SimpleQueue,
+    room: queue.SimpleQueue,
+) -> None:
+    try:
+        for step in range(start, len(batches)):
+            if not room.get():
+                return
+            ready.put((place(batches[step]), None))
+        ready.put((None, StopIteration()))
+    except BaseException as error:  # whatever it is, the caller has to see it
+        ready.put((None, error))
 
 
 def _grain(batches: Any, start: int, threads: int, workers: int) -> Iterator[Any]:

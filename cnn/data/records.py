@@ -43,10 +43,13 @@ class Records(Provider):
         self.splits, self.root, self._help = splits, data_root(data_dir), help
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
         self.builder = make(data_dir=self.root, file_format=FILE_FORMAT)
+        self.info = self._describe()
+
+    def _describe(self) -> DatasetInfo:
         features = self.builder.info.features
         key = next(key for key in INPUT_KEYS if key in features)
         names = tuple(features["label"].names)
-        self.info = DatasetInfo(self.builder.name, key, tuple(features[key].shape), names)
+        return DatasetInfo(self.builder.name, key, tuple(features[key].shape), names)
 
     @property
     def directory(self) -> str:
@@ -54,14 +57,14 @@ class Records(Provider):
         return os.fspath(self.builder.data_path)
 
     def prepare(self) -> None:
-        if self.complete():
-            return
-        try:
-            with _lock(self.root, self.info.name):
-                if not self.complete():  # another process may have made it while this one waited
-                    self._make()
-        except OSError as error:
-            raise UserError(f"cannot write prepared data to {self.root}: {error}") from error
+        if not self.complete():
+            try:
+                with _lock(self.root, self.info.name):
+                    if not self.complete():  # another process may have made it while this one waited
+                        self._make()
+            except OSError as error:
+                raise UserError(f"cannot write prepared data to {self.root}: {error}") from error
+        self.info = self._describe()  # some builders learn the names of the classes from their files
 
     def _make(self) -> None:
         import tensorflow_datasets as tfds

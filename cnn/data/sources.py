@@ -66,10 +66,10 @@ class RecordSource:
         return len(self.records)
 
     def __getitem__(self, i: int) -> Example:
-        return self._example(self.records[int(i)])
+        return self._example(self.records[i])
 
     def get(self, indices: Sequence[int]) -> list[Example]:
-        return [self._example(raw) for raw in self.records.__getitems__([int(i) for i in indices])]
+        return [self._example(raw) for raw in self.records.__getitems__(list(indices))]
 
     def describe(self, i: int) -> str:
         return f"record {i} of {self.name}"
@@ -95,7 +95,7 @@ class SplitSource:
     def _find(self, i: int) -> tuple[Source, int]:
         part = int(np.searchsorted(self._ends, i, side="right"))
         source, _, stop = self.parts[part]
-        return source, int(i) - int(self._ends[part]) + stop
+        return source, i - int(self._ends[part]) + stop
 
     def __getitem__(self, i: int) -> Example:
         source, j = self._find(i)
@@ -104,7 +104,7 @@ class SplitSource:
     def get(self, indices: Sequence[int]) -> list[Example]:
         if len(self.parts) == 1:
             source, start, _ = self.parts[0]
-            return source.get([int(i) + start for i in indices])
+            return source.get([i + start for i in indices])
         return [self[i] for i in indices]
 
     def describe(self, i: int) -> str:
@@ -123,9 +123,9 @@ class CachedSource:
         return len(self.source)
 
     def __getitem__(self, i: int) -> Example:
-        found = self._kept.get(int(i))
+        found = self._kept.get(i)
         if found is None:
-            found = self._kept[int(i)] = self.source[i]
+            found = self._kept[i] = self.source[i]
         return found
 
     def get(self, indices: Sequence[int]) -> list[Example]:

@@ -43,7 +43,9 @@ def per_axis(value: Sizes, rank: int, what: str) -> tuple[int, ...]:
     if isinstance(value, int):
         return (value,) * rank
     if len(value) != rank:
-        raise UserError(f"{what} {tuple(value)} is for {len(value)} spatial axes, the input has {rank}")
+        raise UserError(
+            f"{what} {tuple(value)} is for {len(value)} spatial axes, the input has {rank}"
+        )
     return tuple(value)
 
 
@@ -64,12 +66,16 @@ def explicit_padding(
         return tuple((side, side) for side in sides)
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
-            raise UserError(f"padding '{padding}' is not 'SAME', 'VALID', a number or (low, high) pairs")
+            raise UserError(
+                f"padding '{padding}' is not 'SAME', 'VALID', a number or (low, high) pairs"
+            )
         return padding
     if isinstance(padding, int):
         return ((padding, padding),) * rank
     if len(padding) != rank:
-        raise UserError(f"padding {padding} has {len(padding)} pairs, the input has {rank} spatial axes")
+        raise UserError(
+            f"padding {padding} has {len(padding)} pairs, the input has {rank} spatial axes"
+        )
     return tuple((low, high) for low, high in padding)
 
 
@@ -97,7 +103,9 @@ def conv(
     rank = x.ndim - 2
     window = kernel.shape[:-2]
     if len(window) != rank:
-        raise UserError(f"a kernel of {len(window)} spatial axes cannot run over an input of {rank}")
+        raise UserError(
+            f"a kernel of {len(window)} spatial axes cannot run over an input of {rank}"
+        )
     if x.shape[-1] != kernel.shape[-2] * groups or kernel.shape[-1] % groups:
         raise UserError(
             f"{x.shape[-1]} -> {kernel.shape[-1]} channels do not fit {groups} groups "
@@ -142,7 +150,9 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "b *space i"]) -> Float[Array, "b *out o"]:
         window = per_axis(self.kernel_size, x.ndim - 2, "kernel_size")
         if x.shape[-1] % self.groups or self.features % self.groups:
-            raise UserError(f"{self.groups} groups do not divide {x.shape[-1]} -> {self.features} channels")
+            raise UserError(
+                f"{self.groups} groups do not divide {x.shape[-1]} -> {self.features} channels"
+            )
         shape = (*window, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)

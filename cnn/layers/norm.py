@@ -25,7 +25,9 @@ def group_size(mode: str) -> int | None:
         return None
     kind, _, number = mode.partition(":")
     if kind != "group" or not number.isdigit() or int(number) < 1:
-        raise UserError(f"bn '{mode}' is not 'global', 'group:K' (K examples per group) or 'frozen'")
+        raise UserError(
+            f"bn '{mode}' is not 'global', 'group:K' (K examples per group) or 'frozen'"
+        )
     return int(number)
 
 
@@ -109,7 +111,9 @@ class BatchNorm(nn.Module):
         self.sow("batch_moments", "mean", pooled_mean, **keep_last)
         self.sow("batch_moments", "var", pooled_var, **keep_last)
         if self.is_mutable_collection("batch_stats"):
-            running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * pooled_mean
+            running_mean.value = (
+                self.momentum * running_mean.value + (1 - self.momentum) * pooled_mean
+            )
             running_var.value = self.momentum * running_var.value + (1 - self.momentum) * pooled_var
 
     def _normalise(self, x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:

@@ -20,7 +20,10 @@ def _reduce_window(x, start, function, window, strides, padding):
 
 
 def max_pool(
-    x: Float[Array, "b *space c"], window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID"
+    x: Float[Array, "b *space c"],
+    window: Sizes,
+    strides: Sizes | None = None,
+    padding: Padding = "VALID",
 ) -> Float[Array, "b *out c"]:
     """Largest value of each window; padding never wins. Strides default to the window.
 
@@ -31,12 +34,17 @@ def max_pool(
 
 
 def avg_pool(
-    x: Float[Array, "b *space c"], window: Sizes, strides: Sizes | None = None, padding: Padding = "VALID"
+    x: Float[Array, "b *space c"],
+    window: Sizes,
+    strides: Sizes | None = None,
+    padding: Padding = "VALID",
 ) -> Float[Array, "b *out c"]:
     """Mean of each window over the pixels that exist: padding counts in neither sum nor number."""
     zero = np.array(0, x.dtype)
     total = _reduce_window(x, zero, lax.add, window, strides, padding)
-    number = _reduce_window(jnp.ones((1, *x.shape[1:-1], 1), x.dtype), zero, lax.add, window, strides, padding)
+    number = _reduce_window(
+        jnp.ones((1, *x.shape[1:-1], 1), x.dtype), zero, lax.add, window, strides, padding
+    )
     return total / number
 
 

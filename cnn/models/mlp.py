@@ -68,7 +68,9 @@ class MLP(nn.Module):
             kernel_init = bias_init = fan_in_uniform(x.shape[-1])
         else:
             kernel_init, bias_init = nn.initializers.he_normal(), nn.initializers.zeros
-        return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, name=name)(x)
+        return nn.Dense(
+            features, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, name=name
+        )(x)
 
 
 logistic = partial(MLP, depth=0)

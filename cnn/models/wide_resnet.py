@@ -91,7 +91,9 @@ class WideResNet(nn.Module):
 
     def __post_init__(self) -> None:
         if self.depth < 10 or (self.depth - 4) % 6:
-            raise UserError(f"depth {self.depth} of a Wide ResNet is not 6 m + 4 (10, 16, 22, 28, 40, ...)")
+            raise UserError(
+                f"depth {self.depth} of a Wide ResNet is not 6 m + 4 (10, 16, 22, 28, 40, ...)"
+            )
         make_norm(self.norm, self.bn, self.dtype)
         check_rate("dropout", self.dropout)
         super().__post_init__()

@@ -7,7 +7,8 @@ from cnn.tables import Entry, build
 
 TASKS: dict[str, Entry] = {
     "classification": Entry(
-        "cnn.tasks.classification:classification", "one class per picture or series: softmax, BCE or focal loss"
+        "cnn.tasks.classification:classification",
+        "one class per picture or series: softmax, BCE or focal loss",
     ),
 }
 

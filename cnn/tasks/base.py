@@ -48,5 +48,7 @@ class Task(Protocol):
     ) -> dict[str, dict[str, Any]]:
         """{name: {metric: value}} of strong trivial answers, from stacked raw examples."""
 
-    def draw(self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str) -> list[str]:
+    def draw(
+        self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str
+    ) -> list[str]:
         """Writes pictures of the results as PNG files into `directory`; returns their paths."""

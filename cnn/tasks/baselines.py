@@ -35,7 +35,9 @@ def classify(
     try:
         from sklearn import linear_model, metrics, neighbors, pipeline, preprocessing, svm
     except ImportError as error:
-        raise UserError("baselines need scikit-learn: pip install 'cnn[data]', or eval.baselines=False") from error
+        raise UserError(
+            "baselines need scikit-learn: pip install 'cnn[data]', or eval.baselines=False"
+        ) from error
 
     train_y, test_y = np.asarray(train_y), np.asarray(test_y)
 
@@ -57,7 +59,9 @@ def classify(
         chosen = np.random.default_rng(seed).choice(len(train_x), FIT_EXAMPLES, replace=False)
         train_x, train_y = train_x[chosen], train_y[chosen]
     logistic = linear_model.LogisticRegression(max_iter=200, tol=1e-3)
-    models = {"logistic_regression": pipeline.make_pipeline(preprocessing.StandardScaler(), logistic)}
+    models = {
+        "logistic_regression": pipeline.make_pipeline(preprocessing.StandardScaler(), logistic)
+    }
     if len(train_x) <= KERNEL_EXAMPLES:
         models["svm"] = svm.SVC(gamma=2 / (train_x.shape[1] * max(train_x.var(), 1e-12)))
         models["nearest_neighbour"] = neighbors.KNeighborsClassifier(1)

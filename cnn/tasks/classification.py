@@ -46,7 +46,9 @@ class Classification:
             if getattr(self, name) < 0:
                 raise UserError(f"task.{name} is {getattr(self, name)}; it must not be negative")
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
-            raise UserError("input.mean and input.std need one number per channel each, std above 0")
+            raise UserError(
+                "input.mean and input.std need one number per channel each, std above 0"
+            )
         if not self.info.class_names:
             raise UserError(f"data set '{self.info.name}' has no class names to classify into")
 
@@ -96,9 +98,13 @@ class Classification:
         if not self.mean:
             return x
         if x.shape[-1] != len(self.mean):
-            raise UserError(f"input.mean has {len(self.mean)} channels, the input has {x.shape[-1]}")
+            raise UserError(
+                f"input.mean has {len(self.mean)} channels, the input has {x.shape[-1]}"
+            )
         shape = (1,) * (x.ndim - 1) + (-1,)
-        mean, std = (np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std))
+        mean, std = (
+            np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std)
+        )
         return (x - mean) / std
 
     def loss(self, out: Outputs, batch: Batch) -> PerExample:
@@ -145,7 +151,9 @@ class Classification:
     def predictions(self, out: Outputs) -> dict[str, Array]:
         """`probs` [b, k]: softmax, or with loss 'bce' each class's own sigmoid."""
         logits = out["logits"].astype(jnp.float32)
-        return {"probs": jax.nn.sigmoid(logits) if self.objective == "bce" else jax.nn.softmax(logits)}
+        return {
+            "probs": jax.nn.sigmoid(logits) if self.objective == "bce" else jax.nn.softmax(logits)
+        }
 
     def _unit(self, batch: Batch) -> Float[Array, "b *space c"]:
         x = jnp.asarray(batch[self.info.input_key])
@@ -195,10 +203,14 @@ class Classification:
         key = self.info.input_key
         return baselines.classify(train[key], train["label"], test[key], test["label"], seed)
 
-    def draw(self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str) -> list[str]:
+    def draw(
+        self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str
+    ) -> list[str]:
         """Confusion matrix, bars per class, most confident mistakes; see `cnn.tasks.pictures`."""
         key, names = self.info.input_key, self.info.class_names
-        return pictures.draw(predictions["probs"], examples["label"], examples[key], names, directory)
+        return pictures.draw(
+            predictions["probs"], examples["label"], examples[key], names, directory
+        )
 
 
 def classification(

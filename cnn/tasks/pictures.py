@@ -15,7 +15,11 @@ MISTAKES = 20
 
 
 def draw(
-    probs: np.ndarray, label: np.ndarray, inputs: np.ndarray, class_names: Sequence[str], directory: str
+    probs: np.ndarray,
+    label: np.ndarray,
+    inputs: np.ndarray,
+    class_names: Sequence[str],
+    directory: str,
 ) -> list[str]:
     """Writes `confusion.png`, `per_class.png` and, where there are mistakes, `mistakes.png`.
 
@@ -100,7 +104,9 @@ def _per_class(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
     axes.set_ylim(max(0.0, np.floor(lowest * 10 - 1) / 10), 1.0)
     if k <= NAMED_CLASSES:
         axes.set_xticks(where, names, rotation=0 if max(map(len, names)) <= 4 else 45)
-    axes.set_title("Recall and precision per class")
+    start = axes.get_ylim()[0]
+    note = f" (axis starts at {start:.1f})" if start else ""
+    axes.set_title("Recall and precision per class" + note)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     made.legend(loc="outside right upper")
@@ -129,10 +135,12 @@ def _mistakes(
             axes.plot(example, linewidth=1)
         else:
             grey = example.shape[-1] == 1
-            axes.imshow(example[..., 0] if grey else example[..., :3], cmap="gray" if grey else None)
+            axes.imshow(
+                example[..., 0] if grey else example[..., :3], cmap="gray" if grey else None
+            )
         axes.set_xticks([])
         axes.set_yticks([])
         guess, truth = names[predicted[index]], names[label[index]]
-        axes.set_title(f"{guess} {confidence[index]:.0%}\ntrue: {truth}", fontsize=9, color=RED)
+        axes.set_title(f"said: {guess} ({confidence[index]:.0%})\ntrue: {truth}", fontsize=9, color=RED)
     made.suptitle("Most confident mistakes")
     return made

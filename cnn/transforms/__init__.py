@@ -4,7 +4,6 @@ A transform is a frozen dataclass, `transform(example, draws) -> example`, that 
 input. The order in the table is the order of application, whatever the order in the config.
 """
 
-from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from cnn.errors import UserError, unknown
@@ -46,8 +45,8 @@ TRANSFORMS: dict[str, Entry] = {
 }
 
 
-def build_transforms(config: Mapping[str, Any]) -> list[Transform]:
-    """The named transforms of a config, {name: options}, in the order of the table.
+def build_transforms(config: Any) -> list[Transform]:
+    """The named transforms of a config (a mapping {name: options}), in the order of the table.
 
     Raises:
       UserError: a name or an option that does not exist, or a value it cannot have.

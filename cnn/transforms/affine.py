@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from cnn.data.order import Draws
+from cnn.data.order import Draws, Number
 
 Example = dict[str, Any]
 
@@ -25,10 +25,10 @@ class Affine:
     """
 
     batched: ClassVar[bool] = True
-    degrees: float = 10.0
-    scale: float = 0.1
-    shear: float = 0.1
-    shift: float = 0.0
+    degrees: Number = 10.0
+    scale: Number = 0.1
+    shear: Number = 0.1
+    shift: Number = 0.0
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from cnn.data.order import Draws
+from cnn.data.order import Draws, Number
 from cnn.errors import UserError
 
 Example = dict[str, Any]
@@ -142,8 +142,8 @@ class RandomResizedCrop:
     batched: ClassVar[bool] = False
     attempts: ClassVar[int] = 10
     size: int | tuple[int, int]
-    area: tuple[float, float] = (0.08, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    area: tuple[Number, Number] = (0.08, 1.0)
+    aspect: tuple[Number, Number] = (3 / 4, 4 / 3)
 
     def __post_init__(self):
         pair(self.size)
@@ -172,13 +172,13 @@ class RandomResizedCrop:
         return (height - h) // 2, (width - w) // 2, h, w
 
 
-def check_range(name: str, value: tuple[float, float], low: float, high: float) -> None:
+def check_range(name: str, value: tuple[Number, Number], low: Number, high: Number) -> None:
     """Raises ValueError where `value` is no rising pair within low..high."""
     if len(value) != 2 or not low < value[0] <= value[1] <= high:
         raise ValueError(f"{name} must be (low, high) with {low} < low <= high <= {high}, got {value}")
 
 
-def check_probability(p: float) -> None:
+def check_probability(p: Number) -> None:
     """Raises ValueError where `p` is no probability."""
     if not 0 <= p <= 1:
         raise ValueError(f"p must be in 0..1, got {p}")
@@ -249,7 +249,7 @@ class Flip:
     """Mirrors with probability p along one axis: 'w' (left-right), 'h' (upside down), 't' (time)."""
 
     batched: ClassVar[bool] = True
-    p: float = 0.5
+    p: Number = 0.5
     axis: str = "w"
 
     def __post_init__(self):
@@ -273,9 +273,9 @@ class ColorJitter:
     """Random brightness, contrast and saturation, each by a factor in 1 - a .. 1 + a, in this order."""
 
     batched: ClassVar[bool] = True
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
+    brightness: Number = 0.4
+    contrast: Number = 0.4
+    saturation: Number = 0.4
 
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation"):
@@ -313,9 +313,9 @@ class Erase:
 
     batched: ClassVar[bool] = True
     attempts: ClassVar[int] = 10
-    p: float = 0.25
-    area: tuple[float, float] = (0.02, 1 / 3)
-    aspect: tuple[float, float] = (0.3, 10 / 3)
+    p: Number = 0.25
+    area: tuple[Number, Number] = (0.02, 1 / 3)
+    aspect: tuple[Number, Number] = (0.3, 10 / 3)
     fill: str = "zero"
 
     def __post_init__(self):
@@ -339,7 +339,7 @@ class Erase:
         fits = (heights >= 1) & (heights < height) & (widths >= 1) & (widths < width)
         first = fits.argmax(1)
         out = image.copy()
-        for i in np.flatnonzero(chosen & fits.any(1)):
+        for i in np.flatnonzero(chosen & fits.any(1)).tolist():
             h, w = int(heights[i, first[i]]), int(widths[i, first[i]])
             top = int(where[i, 0] * (height - h + 1))
             left = int(where[i, 1] * (width - w + 1))

@@ -6,26 +6,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnn.data.order import Draws
+from cnn.data.order import Draws, Number
 from cnn.errors import UserError
 
 Example = dict[str, Any]
 GREY = 128  # what comes in at the border
 
 
-def _affine(image: Any, matrix: tuple[float, ...]) -> Any:
+def _affine(image: Any, matrix: tuple[Number, ...]) -> Any:
     from PIL import Image
 
     fill = GREY if image.mode == "L" else (GREY,) * 3
     return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=fill)
 
 
-def _rotate(image: Any, degrees: float) -> Any:
+def _rotate(image: Any, degrees: Number) -> Any:
     return image.rotate(degrees, fillcolor=GREY if image.mode == "L" else (GREY,) * 3)
 
 
 def _enhance(kind: str) -> Callable[[Any, float], Any]:
-    def apply(image: Any, change: float) -> Any:
+    def apply(image: Any, change: Number) -> Any:
         from PIL import ImageEnhance
 
         return getattr(ImageEnhance, kind)(image).enhance(max(0.0, 1 + change))
@@ -34,7 +34,7 @@ def _enhance(kind: str) -> Callable[[Any, float], Any]:
 
 
 def _operate(kind: str) -> Callable[[Any, float], Any]:
-    def apply(image: Any, _: float) -> Any:
+    def apply(image: Any, _: Number) -> Any:
         from PIL import ImageOps
 
         return getattr(ImageOps, kind)(image)
@@ -42,13 +42,13 @@ def _operate(kind: str) -> Callable[[Any, float], Any]:
     return apply
 
 
-def _posterize(image: Any, bits: float) -> Any:
+def _posterize(image: Any, bits: Number) -> Any:
     from PIL import ImageOps
 
     return ImageOps.posterize(image, max(1, 8 - round(bits)))
 
 
-def _solarize(image: Any, lowered: float) -> Any:
+def _solarize(image: Any, lowered: Number) -> Any:
     from PIL import ImageOps
 
     return ImageOps.solarize(image, max(0, 256 - round(lowered)))
@@ -91,7 +91,7 @@ class RandAugment:
 
     batched: ClassVar[bool] = False
     layers: int = 2
-    magnitude: float = 9
+    magnitude: Number = 9
 
     def __post_init__(self):
         if self.layers < 1:

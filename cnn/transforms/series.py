@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnn.data.order import Draws
+from cnn.data.order import Draws, Number
 from cnn.transforms.image import check_range, check_translation, translated
 
 Example = dict[str, Any]
@@ -38,7 +38,7 @@ class Scale:
     """Multiplies a series by one random factor in `factor` = (low, high)."""
 
     batched: ClassVar[bool] = True
-    factor: tuple[float, float] = (0.9, 1.1)
+    factor: tuple[Number, Number] = (0.9, 1.1)
 
     def __post_init__(self):
         check_range("factor", self.factor, 0.0, float("inf"))
@@ -54,7 +54,7 @@ class Noise:
     """Adds independent Gaussian noise of standard deviation `std` to every value of a series."""
 
     batched: ClassVar[bool] = True
-    std: float = 0.02
+    std: Number = 0.02
 
     def __post_init__(self):
         if self.std < 0:

@@ -71,7 +71,9 @@ def test_conv_equals_naive(space, window, strides, padding, dilation, groups):
 )
 def test_output_size(size, window, strides, padding, dilation, want):
     layer = Conv(2, window, strides, padding, dilation)
-    shape = jax.eval_shape(lambda: layer.init_with_output(jax.random.key(0), jnp.zeros((1, size, size, 3))))
+    shape = jax.eval_shape(
+        lambda: layer.init_with_output(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    )
     assert shape[0].shape == (1, want, want, 2)
 
 

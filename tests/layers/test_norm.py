@@ -20,10 +20,13 @@ def data(shape=(8, 3, 3, 5), mean=1.5):
 
 def apply(mode, x, stats=None, train=True, mutable=("batch_stats", "batch_moments"), **options):
     layer = BatchNorm(mode=mode, **options)
-    variables = layer.init(jax.random.key(0), x[:1], train=False)
-    if stats:
-        variables["batch_stats"] = stats
-    return layer.apply(variables, x, train=train, mutable=mutable)
+    channels = x.shape[-1]
+    variables = {
+        "params": {"scale": jnp.ones(channels), "bias": jnp.zeros(channels)},
+        "batch_stats": stats or {"mean": jnp.zeros(channels), "var": jnp.ones(channels)},
+    }
+    run = jax.jit(lambda variables, x: layer.apply(variables, x, train=train, mutable=mutable))
+    return run(variables, x)
 
 
 def normalised(x, axes):
@@ -58,7 +61,9 @@ def test_variance_is_exact_once_the_running_mean_is_near():
     x = data(mean=3000.0)
     stats = {"mean": jnp.full(5, 2999.0), "var": jnp.ones(5)}
     _, new = apply("global", jnp.asarray(x), stats)
-    np.testing.assert_allclose(new["batch_moments"]["var"], x.var((0, 1, 2), dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(
+        new["batch_moments"]["var"], x.var((0, 1, 2), dtype=np.float64), rtol=1e-5
+    )
 
 
 def test_groups_are_consecutive_rows():
@@ -107,9 +112,11 @@ def test_gradient_equals_finite_differences(mode):
     params = {"scale": jnp.array([1.5, -0.5]), "bias": jnp.array([0.3, 0.1])}
     stats = {"mean": jnp.ones(2), "var": jnp.ones(2)}
 
+    @jax.jit
     def f(x, params):
-        x = jnp.asarray(x)  # the finite differences come as NumPy arrays
-        y, _ = layer.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+        y, _ = layer.apply(
+            {"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"]
+        )
         return jnp.sum(jnp.sin(y) * weights)
 
     check_grads(f, (x, params), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
@@ -141,7 +148,9 @@ def test_unknown_norm():
 @pytest.mark.parametrize("mode", ["global", "group:2", "group:1"])
 def test_same_on_every_device_count(mode):
     if len(jax.devices()) < 8:
-        pytest.skip("needs 8 simulated devices (XLA_FLAGS=--xla_force_host_platform_device_count=8)")
+        pytest.skip(
+            "needs 8 simulated devices (XLA_FLAGS=--xla_force_host_platform_device_count=8)"
+        )
     x = data((16, 4, 4, 8))
     layer = BatchNorm(mode=mode)
     variables = layer.init(jax.random.key(0), jnp.asarray(x[:1]), train=False)
@@ -149,7 +158,9 @@ def test_same_on_every_device_count(mode):
     @jax.jit
     def step(variables, x):
         def loss(params):
-            y, new = layer.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+            y, new = layer.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
             return jnp.sum(jnp.sin(y)) / x.shape[0], (y, new["batch_stats"])
 
         grads, (y, stats) = jax.grad(loss, has_aux=True)(variables["params"])
@@ -166,7 +177,9 @@ def test_same_on_every_device_count(mode):
             state = {**state, "batch_stats": stats}
         results.append(jax.device_get((y, stats, grads)))
     for other in results[1:]:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), results[0], other)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), results[0], other
+        )
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(8, 4), (6, 4), (5, 32)])

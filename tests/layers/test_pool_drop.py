@@ -17,7 +17,9 @@ def test_pools_equal_numpy(rank):
     axes = tuple(range(2, 2 * rank + 1, 2))
     np.testing.assert_array_equal(max_pool(jnp.asarray(x), 2), split.max(axes))
     np.testing.assert_allclose(avg_pool(jnp.asarray(x), 2), split.mean(axes), atol=1e-6)
-    np.testing.assert_allclose(global_avg_pool(jnp.asarray(x)), x.mean(tuple(range(1, rank + 1))), atol=1e-6)
+    np.testing.assert_allclose(
+        global_avg_pool(jnp.asarray(x)), x.mean(tuple(range(1, rank + 1))), atol=1e-6
+    )
 
 
 def test_padding_neither_wins_nor_counts():

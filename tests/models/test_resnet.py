@@ -22,7 +22,9 @@ def outputs(model, shape, train=False):
 
 
 def init(model, x):
-    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(1), x)
+    # This generator is one instruction, where the default one takes seconds to compile per model.
+    key = jax.random.key(1, impl="unsafe_rbg")
+    return jax.jit(functools.partial(model.init, train=False))(key, x)
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "cifar", "strided"])
@@ -30,11 +32,15 @@ def init(model, x):
 def test_every_rank(rank, stem):
     model = ResNet(**TINY, stem=stem)
     out, _ = outputs(model, (2, *(16,) * rank, 2))
-    for stage, (stride, channels) in enumerate(zip(model.feature_strides, model.feature_channels, strict=True)):
+    for stage, (stride, channels) in enumerate(
+        zip(model.feature_strides, model.feature_channels, strict=True)
+    ):
         assert out[f"stage{stage + 1}"].shape == (2, *(16 // stride,) * rank, channels)
 
 
-@pytest.mark.parametrize("options", [{"norm": "group"}, {"bn": "group:2"}, {"bn": "frozen"}, {"remat": True}])
+@pytest.mark.parametrize(
+    "options", [{"norm": "group"}, {"bn": "group:2"}, {"bn": "frozen"}, {"remat": True}]
+)
 def test_options_keep_the_parameters(options):
     def described(tree):
         return jax.tree.map(lambda leaf: leaf.shape, tree["params"])
@@ -64,7 +70,9 @@ def test_remat_changes_no_number():
 
     def run(model):
         def loss(params):
-            out, new = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+            out, new = model.apply(
+                {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
+            )
             return jnp.sum(out["logits"] ** 2), new
 
         return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -80,7 +88,9 @@ def test_drop_path_and_dropout_act_in_training_only():
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     model = ResNet(**TINY, stem="cifar", zero_init=False, norm="group", drop_path=0.5, dropout=0.5)
     variables = init(model, x)
-    run = jax.jit(lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})["pre_logits"])
+    run = jax.jit(
+        lambda key: model.apply(variables, x, train=True, rngs={"dropout": key})["pre_logits"]
+    )
     first, again, other = (run(jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)

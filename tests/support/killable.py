@@ -7,12 +7,14 @@ time that its compiled programs take to load. A job is {'config': JSON text, 'wo
 'final', 'devices', 'kill', 'trap'}; the result is {'status': exit code, or minus the signal's number}.
 
     journal   file that gets one line per training step: {step, rows, digest}, written before it runs
-    final     file that gets {name: sha256} of the last checkpoint's arrays, read back from disk
+    final     file that gets the last checkpoint, read back from disk: {'arrays': {name: sha256}, 'loop',
+              'position'}; and beside it a .npz of the arrays
     kill      {'at': POINT, 'n': count, 'delay': seconds, 'signal': number} or null; see `_plant`
 """
 
 import glob
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -25,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+import cnn.timing
 import cnn.train
 from cnn import checkpoint, config, tree
 from cnn.data import Dataset
@@ -34,6 +37,8 @@ from cnn.evaluate import Evaluator
 from cnn.paths import compile_cache_dir
 from cnn.plan import Plan, make_plan
 
+# What a run imports after its start, imported once instead.
+LATE = ("cnn.models.resnet", "cnn.tasks.classification", "cnn.data.datasets.digits", "cnn.transforms.image")
 POINTS = ("before_step", "after_step", "after_eval", "save", "tmp_folder", "commit", "committed", "time")
 
 
@@ -143,6 +148,8 @@ def _plant(kill: dict[str, Any] | None, workdir: str) -> Any:
 def _run(job: dict[str, Any]) -> int:
     flag = f"--xla_force_host_platform_device_count={job['devices']}"
     os.environ["XLA_FLAGS"] = flag  # read when the backend is made, which is after the fork
+    sys.modules["matplotlib"] = None  # a picture takes longer than the run, and so does this timing:
+    cnn.timing.bare_step_seconds = lambda *_: 1.0
     settings = config.from_json(job["config"])
     _number_rows()
     _keep_journal(job["journal"], _plant(job["kill"], job["workdir"]))
@@ -152,6 +159,7 @@ def _run(job: dict[str, Any]) -> int:
         state, meta = kept.restore(make_plan(settings).abstract)
         kept.close()
         result = {"arrays": digests(state), "loop": meta["loop"], "position": meta["position"]}
+        np.savez(job["final"].replace(".json", ".npz"), **tree.flatten(jax.device_get(state)))
         with open(job["final"], "w") as file:
             json.dump(result, file)
     return code
@@ -179,6 +187,8 @@ def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(compile_cache_dir()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for module in LATE:
+        importlib.import_module(module)
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cnn import config
@@ -23,7 +24,7 @@ def tiny(**changes: Any) -> ConfigDict:
     c = config.default()
     c.seed = 3
     c.total_steps = 20
-    c.log_every_steps = 10  # two laps are too few for the bare step to be timed, which takes seconds
+    c.log_every_steps = 25  # too few laps for the bare step to be timed, which takes seconds
     c.model = ConfigDict({"name": "resnet_small", "stage_sizes": (1,), "width": 8, "dropout": 0.2})
     c.task = ConfigDict({"name": "classification", "label_smoothing": 0.1, "mixup_alpha": 0.2})
     c.input.dataset = "digits"
@@ -76,31 +77,37 @@ class Killable:
         job = {
             "config": config.to_json(settings),
             "workdir": str(workdir),
-            "log": str(self.log(workdir)),
-            "journal": str(self.journal_file(workdir)),
-            "final": str(self._folder / f"{workdir.name}.final.json"),
+            "log": str(self._file(workdir, "log")),
+            "journal": str(self._file(workdir, "journal")),
+            "final": str(self._file(workdir, "final.json")),
             "devices": devices,
             "kill": kill,
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())["status"]
+        answer = self._server.stdout.readline()
+        assert answer, f"the server of killable runs died with {self._server.wait(10)}"
+        return json.loads(answer)["status"]
 
-    def log(self, workdir: Path) -> Path:
+    def log(self, workdir: Path) -> str:
         """All output of the runs in a workdir."""
-        return self._folder / f"{workdir.name}.log"
-
-    def journal_file(self, workdir: Path) -> Path:
-        """One line per step that any process began."""
-        return self._folder / f"{workdir.name}.journal"
+        return self._file(workdir, "log").read_text()
 
     def journal(self, workdir: Path) -> list[dict[str, Any]]:
         """[{step, rows, digest}] of all the runs in a workdir, in the order in which they happened."""
-        return [json.loads(line) for line in self.journal_file(workdir).read_text().splitlines()]
+        return [json.loads(line) for line in self._file(workdir, "journal").read_text().splitlines()]
 
     def final(self, workdir: Path) -> dict[str, Any]:
         """{arrays: {name: sha256}, loop, position} of the last checkpoint of a finished run."""
-        return json.loads((self._folder / f"{workdir.name}.final.json").read_text())
+        return json.loads(self._file(workdir, "final.json").read_text())
+
+    def arrays(self, workdir: Path) -> dict[str, np.ndarray]:
+        """The arrays of the last checkpoint of a finished run, by name."""
+        with np.load(self._file(workdir, "final.npz")) as file:
+            return dict(file)
+
+    def _file(self, workdir: Path, kind: str) -> Path:
+        return self._folder / f"{workdir.name}.{kind}"
 
     def close(self) -> None:
         """Ends the server."""

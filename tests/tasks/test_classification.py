@@ -34,7 +34,9 @@ def batch(size=12, classes=K, seed=0):
 
 
 def logits(size=12, classes=K, seed=1):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal((size, classes)) * 3, jnp.float32)
+    return jnp.asarray(
+        np.random.default_rng(seed).standard_normal((size, classes)) * 3, jnp.float32
+    )
 
 
 def soft_targets(size=12, classes=K):
@@ -61,7 +63,9 @@ def test_binary_cross_entropy():
     x, y = logits(), np.asarray(soft_targets(), np.float64)
     p = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
     want = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(1)
-    np.testing.assert_allclose(losses.binary_cross_entropy(x, jnp.asarray(y, jnp.float32)), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.binary_cross_entropy(x, jnp.asarray(y, jnp.float32)), want, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -114,7 +118,10 @@ def test_series_stay_and_nan_shows():
     np.testing.assert_array_equal(made.inputs({"series": series}), series)
 
 
-@pytest.mark.parametrize("options", [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mixup_alpha": 0.4}, {"cutmix_alpha": 1.0}, {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}],
+)
 def test_augment(options):
     made, data, key = task(**options), batch(), jax.random.key(0)
     augment = jax.jit(made.augment)
@@ -198,7 +205,9 @@ def test_metrics_are_exact_over_padded_batches(classes):
         assert ("confusion" in found) == (classes <= 200)
         assert ("top5" in found) == (classes > 5)
         if classes > 5:
-            want = reference.top_k_accuracy_score(label, np.asarray(out), k=5, labels=range(classes))
+            want = reference.top_k_accuracy_score(
+                label, np.asarray(out), k=5, labels=range(classes)
+            )
             assert found["top5"] == pytest.approx(want, abs=1e-12)
         if "confusion" in found:
             want = reference.confusion_matrix(label, predicted, labels=range(classes))
@@ -240,7 +249,9 @@ def test_describe(loss):
         np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
     said = made.describe({"probs": probs[0]}, top=3)
     assert said["class"] == f"class {probs[0].argmax()}"
-    assert [row["probability"] for row in said["top"]] == sorted(probs[0].tolist(), reverse=True)[:3]
+    assert [row["probability"] for row in said["top"]] == sorted(probs[0].tolist(), reverse=True)[
+        :3
+    ]
 
 
 def test_baselines_on_digits():
@@ -252,7 +263,9 @@ def test_baselines_on_digits():
     train = {"image": image[:half], "label": digits.target[:half]}
     test = {"image": image[half:], "label": digits.target[half:]}
     found = task(10).baselines(train, test, seed=0)
-    assert found["svm"]["accuracy"] == pytest.approx(0.9689, abs=1e-4)  # scikit-learn's example: 0.97
+    assert found["svm"]["accuracy"] == pytest.approx(
+        0.9689, abs=1e-4
+    )  # scikit-learn's example: 0.97
     assert found["logistic_regression"]["accuracy"] > 0.92
     assert found["nearest_neighbour"]["accuracy"] > 0.95
     assert found["majority"]["accuracy"] < 0.12
@@ -271,15 +284,24 @@ def test_baselines_of_one_class_and_of_many_examples(monkeypatch):
     assert found["logistic_regression"]["train_examples"] == 20
 
 
-@pytest.mark.parametrize(("key", "shape"), [("image", (8, 8, 1)), ("image", (8, 8, 3)), ("series", (20, 1))])
+@pytest.mark.parametrize(
+    ("key", "shape"), [("image", (8, 8, 1)), ("image", (8, 8, 3)), ("series", (20, 1))]
+)
 def test_draw(tmp_path, key, shape):
     made = build_task("classification", info(key=key, shape=shape))
     rng = np.random.default_rng(0)
     probs = np.asarray(made.predictions({"logits": logits(40)})["probs"])
     dtype = np.uint8 if key == "image" else np.float32
-    examples = {key: rng.integers(0, 256, (30, *shape)).astype(dtype), "label": rng.integers(0, K, 40)}
+    examples = {
+        key: rng.integers(0, 256, (30, *shape)).astype(dtype),
+        "label": rng.integers(0, K, 40),
+    }
     paths = made.draw({"probs": probs}, examples, str(tmp_path / "new"))
-    assert [os.path.basename(path) for path in paths] == ["confusion.png", "per_class.png", "mistakes.png"]
+    assert [os.path.basename(path) for path in paths] == [
+        "confusion.png",
+        "per_class.png",
+        "mistakes.png",
+    ]
     assert all(os.path.getsize(path) > 1000 for path in paths)
 
 

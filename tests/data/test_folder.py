@@ -1,0 +1,217 @@
+"""Image folders as people have them: every oddity is made here, and none may crash a run."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn import config
+from cnn.data import open_dataset
+from cnn.data.folder import _split_of
+from cnn.data.images import BadImage, decode_image
+from cnn.data.pipeline import TrainBatches
+from cnn.errors import UserError
+from cnn.transforms import build_transforms
+
+
+def opened(folder, **fields):
+    c = config.default().input
+    c.dataset, c.data_dir = "folder", str(folder)
+    c.update(fields)
+    return open_dataset(c)
+
+
+def examples(dataset, split):
+    source = dataset.source(split)
+    return {os.path.relpath(source.describe(i), start=""): source[i] for i in range(len(source))}
+
+
+def test_classes_and_splits(image_folder):
+    dataset = opened(image_folder)
+    assert dataset.info.class_names == ("cats", "dogs") and dataset.info.input_shape == (None, None, 3)
+    assert sum(dataset.splits.values()) == 40 and dataset.splits["train"] > 22
+    assert dataset.info.train_examples == dataset.splits["train"] and dataset.notes == ()
+    for split in dataset.splits:
+        source = dataset.source(split)
+        for i in range(len(source)):
+            name = source.describe(i).split(os.sep)[-2]
+            assert dataset.info.class_names[int(source[i]["label"])] == name
+            assert source[i]["image"].dtype == np.uint8 and source[i]["image"].shape[2] == 3
+    batches = TrainBatches(dataset.source("train"), build_transforms({"resize": {"size": 8}}), 4, 0)
+    assert batches[0]["image"].shape == (4, 8, 8, 3)
+
+
+def test_a_new_file_moves_no_other(image_folder, picture):
+    before = {s: set(examples(opened(image_folder), s)) for s in ("train", "validation", "test")}
+    for i in range(10):
+        picture(image_folder / "cats" / f"new{i}.jpg", i)
+    after = {s: set(examples(opened(image_folder), s)) for s in ("train", "validation", "test")}
+    assert sum(map(len, after.values())) == 50
+    for split in before:
+        assert before[split] <= after[split]
+
+
+def test_split_fractions():
+    found = [_split_of(f"c/{i}.jpg") for i in range(5000)]
+    assert abs(found.count("train") - 4000) < 120 and abs(found.count("validation") - 500) < 90
+
+
+def test_given_splits(image_folder, tmp_path):
+    given = tmp_path / "given"
+    for name in ("train", "val", "test"):
+        shutil.copytree(image_folder, given / name)
+    dataset = opened(given)
+    assert dataset.splits == {"train": 40, "validation": 40, "test": 40}
+    labels = [int(dataset.source("train[:50%]")[i]["label"]) for i in range(20)]
+    assert 4 < sum(labels) < 16  # part of a split is no single class
+    shutil.rmtree(given / "val" / "dogs")
+    with pytest.raises(UserError, match="different classes.*dogs"):
+        opened(given)
+    shutil.rmtree(given / "val")
+    (given / "extra").mkdir()
+    with pytest.raises(UserError, match="'extra'"):
+        opened(given)
+
+
+def test_one_shape_is_kept_in_memory(tmp_path, picture):
+    for name in ("a", "b"):
+        for i in range(12):
+            picture(tmp_path / "same" / name / f"{i}.png", i)
+    dataset = opened(tmp_path / "same")
+    assert dataset.info.input_shape == (12, 10, 3)
+    assert dataset.source("train").arrays["image"].shape[1:] == (12, 10, 3)
+
+
+def odd_files(folder, picture):
+    """Writes odd but usable files (and returns their number), and five that are not usable."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    folder.mkdir(parents=True, exist_ok=True)
+    image.convert("L").save(folder / "grey.png")
+    image.convert("L").save(folder / "grey.jpg")
+    image.convert("1").save(folder / "bilevel.png")
+    image.convert("LA").save(folder / "grey_alpha.png")
+    image.convert("RGBA").save(folder / "rgba.png")
+    image.convert("P").save(folder / "palette.png")
+    image.quantize(4).save(folder / "palette_transparent.png", transparency=0)
+    image.convert("P").save(folder / "animation.gif", save_all=True, append_images=[image.convert("P")])
+    image.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.png")
+    image.save(folder / "web.webp")
+    image.save(folder / "bitmap.bmp")
+    image.save(folder / "scan.tiff")
+    image.save(folder / "wrong_name.png", format="jpeg")
+    image.save(folder / "no_extension", format="png")
+    image.save(folder / "UPPER.JPG", format="jpeg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(folder / "rotated.jpg", exif=exif)
+    fine = 17
+
+    whole = picture(folder / "truncated.jpg", 1, (120, 100)).read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    whole = picture(folder / "truncated.png", 1, (120, 100)).read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image at all")
+    (folder / "float.tiff").write_bytes(b"")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(folder / "float.tiff")
+    (folder / ".DS_Store").write_text("hidden")
+    (folder / "Thumbs.db").write_text("hidden")
+    return fine
+
+
+def test_odd_files(image_folder, picture):
+    fine = odd_files(image_folder / "cats", picture)
+    dataset = opened(image_folder)
+    assert sum(dataset.splits.values()) == 40 + fine
+    (note,) = dataset.notes
+    assert "left out 5 of" in note and "2 truncated or damaged" in note and "1 empty file" in note
+    assert "1 not an image (cats/text.jpg)" in note and "unsupported pixel type" in note
+    for split in dataset.splits:
+        for example in examples(dataset, split).values():
+            assert example["image"].dtype == np.uint8 and example["image"].shape[2] == 3
+
+
+def test_odd_files_are_decoded_as_people_see_them(tmp_path, picture):
+    odd_files(tmp_path, picture)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    assert np.array_equal(decode_image(tmp_path / "rgba.png"), pixels)
+    assert np.array_equal(decode_image(tmp_path / "scan.tiff"), pixels)
+    assert np.array_equal(decode_image(tmp_path / "sixteen.png"), np.repeat(pixels[..., :1], 3, 2))
+    turned = decode_image(tmp_path / "rotated.jpg").astype(int)
+    straight = decode_image(tmp_path / "UPPER.JPG").astype(int)
+    assert turned.shape == (10, 12, 3) and np.array_equal(turned, np.rot90(straight, -1))
+    cmyk = decode_image(tmp_path / "cmyk.jpg")
+    assert np.corrcoef(cmyk.ravel(), pixels.ravel())[0, 1] > 0.8  # not inverted
+    clear = Image.new("RGBA", (3, 3), (200, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    assert (decode_image((tmp_path / "clear.png").read_bytes()) == 255).all()
+    with pytest.raises(BadImage, match="truncated"):
+        decode_image(tmp_path / "truncated.jpg")
+    with pytest.raises(BadImage, match="cannot be opened"):
+        decode_image(tmp_path / "missing.jpg")
+
+
+def test_verdicts_are_cached_outside_of_the_folder(image_folder, tmp_path, picture, monkeypatch):
+    opened(image_folder)
+    (kept,) = (tmp_path / "cache" / "folders").glob("*.json")
+    assert len(json.loads(kept.read_text())) == 40
+    assert not list(image_folder.glob("*.json"))
+    decoded = []
+    monkeypatch.setattr("cnn.data.folder.inspect", lambda path: decoded.append(path) or (12, 10, ""))
+    opened(image_folder)
+    assert decoded == []
+    picture(image_folder / "cats" / "0.png", 77, (14, 10))
+    opened(image_folder)
+    assert [os.path.basename(path) for path in decoded] == ["0.png"]
+    kept.write_text("{ broken")
+    opened(image_folder)
+    assert len(decoded) == 41
+
+
+@pytest.mark.parametrize("damage", ["delete", "truncate"])
+def test_a_file_that_goes_bad_later_is_named(image_folder, damage):
+    source = opened(image_folder, in_memory="no").source("train")
+    path = source.describe(3)
+    if damage == "delete":
+        os.remove(path)
+    else:
+        os.truncate(path, 20)
+    batches = TrainBatches(source, build_transforms({"resize": {"size": 8}}), len(source), 0)
+    with pytest.raises(UserError, match=os.path.basename(path)):
+        batches[0]
+
+
+def test_what_cannot_work_says_why(image_folder, tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="data_dir"):
+        opened("")
+    with pytest.raises(UserError, match="is a file"):
+        opened(image_folder / "cats" / "0.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no folders"):
+        opened(tmp_path / "empty")
+    (tmp_path / "empty" / "only").mkdir()
+    with pytest.raises(UserError, match="only the class 'only'"):
+        opened(tmp_path / "empty")
+    (image_folder / "birds").mkdir()
+    with pytest.raises(UserError, match="'birds' has no readable image"):
+        opened(image_folder)
+    (image_folder / "birds" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="'birds' has no readable image.*not an image"):
+        opened(image_folder)
+
+
+def test_links_in_a_circle_end(image_folder):
+    os.symlink(image_folder / "cats", image_folder / "cats" / "loop")
+    assert sum(opened(image_folder).splits.values()) == 40
+
+
+def test_fake_needs_no_folder():
+    dataset = opened("", fake=True)
+    assert dataset.info.num_classes == 10 and dataset.splits["train"] == 64
