@@ -1,6 +1,7 @@
 """From a config to the things it names: data set, task, model, mesh. Shared by all verbs."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -23,7 +24,11 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """What a config stands for, besides its data."""
+    """What a config stands for, besides its data.
+
+    Attributes:
+      shapes: of the model's variables.
+    """
 
     config: ConfigDict
     mesh: Mesh
@@ -39,6 +44,10 @@ class Built:
         """Fresh variables; pure, for `jit` and `eval_shape`."""
         return init_variables(self.model, self.inputs(), self.config.seed)
 
+    @functools.cached_property
+    def shapes(self) -> dict[str, Any]:
+        return jax.eval_shape(self.init)
+
 
 def build(config: ConfigDict, info: DatasetInfo) -> Built:
     """Task, model and mesh of a config, for data that `info` describes.
@@ -51,6 +60,8 @@ def build(config: ConfigDict, info: DatasetInfo) -> Built:
         raise UserError(f"dtype '{config.dtype}' is unknown. Valid: auto, {', '.join(DTYPES)}")
     automatic = "float32" if on_cpu(mesh) else "bfloat16"
     dtype = DTYPES[automatic if config.dtype == "auto" else config.dtype]
+    if config.dtype == "float32":  # TPUs and GPUs multiply float32 in fewer bits unless told otherwise
+        jax.config.update("jax_default_matmul_precision", "highest")
     task = build_task(
         config.task.name, info, config.input.mean, config.input.std, **_options(config.task)
     )
@@ -59,7 +70,7 @@ def build(config: ConfigDict, info: DatasetInfo) -> Built:
     )
     built = Built(config, mesh, info, task, model)
     try:
-        jax.eval_shape(built.init)
+        _ = built.shapes
     except UserError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:

@@ -8,28 +8,41 @@ type and checksum of every array, because Orbax loads a flipped byte without com
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
+import math
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 import cnn
 from cnn import tree
+from cnn.checksums import describe
 from cnn.errors import UserError
 from cnn.state import TrainState
 
 FORMAT = 1
 FOLDER = "checkpoints"
+ASIDE = "damaged-"  # begins the new name of a checkpoint that Orbax cannot even list
 Meta = dict[str, Any]
 
-# Orbax reports every save and restore at WARNING and above through absl; ours are said by the loop.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax logs every save at WARNING, and what fails at ERROR with hundreds of lines; we get the exception anyway.
+for _chatty in ("absl", "asyncio"):
+    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
+
+
+def _ignore_late_answers(unraisable: Any, otherwise: Any = sys.unraisablehook) -> None:
+    """After one failed read, TensorStore's threads still answer to an event loop that Orbax has closed."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        otherwise(unraisable)
+
+
+sys.unraisablehook = _ignore_late_answers
 
 
 class Corrupt(Exception):
@@ -40,52 +53,6 @@ def versions() -> dict[str, str]:
     """The versions that decide what a run computes."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     return {"cnn": cnn.__version__} | {name: importlib.metadata.version(name) for name in packages}
-
-
-_WORDS = {1: "uint8", 2: "uint16", 4: "uint32", 8: "uint32"}  # by item size
-
-
-def _sums_on_host(x: np.ndarray) -> np.ndarray:
-    """uint32 [2]: two position-weighted sums of an array's words, modulo 2^32.
-
-    Integer sums do not depend on order, so they are equal for every sharding and device count. The
-    weights are odd, so any change of one word changes the sum.
-    """
-    x = np.ascontiguousarray(x).reshape(-1).view(_WORDS[x.dtype.itemsize]).astype(np.uint32)
-    index = np.arange(x.size, dtype=np.uint32)
-    mixed = (x ^ (x >> 15)) * np.uint32(2654435761)
-    words = [x * (2 * index + 1), mixed * (2 * (index ^ (index >> 7)) + 1)]
-    return np.stack([word.sum(dtype=np.uint32) for word in words])
-
-
-@jax.jit
-def _sums_on_device(x: jax.Array) -> jax.Array:
-    """`_sums_on_host` where the data are; compiled once per shape."""
-    word = _WORDS[x.dtype.itemsize]
-    x = x.astype(jnp.uint8) if x.dtype == bool else jax.lax.bitcast_convert_type(x, jnp.dtype(word))
-    x = x.astype(jnp.uint32)
-    index = jnp.zeros(x.shape, jnp.uint32)
-    for axis, count in enumerate(x.shape):
-        index = index * jnp.uint32(count) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    mixed = (x ^ (x >> 15)) * jnp.uint32(2654435761)
-    words = [x * (2 * index + 1), mixed * (2 * (index ^ (index >> 7)) + 1)]
-    return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
-
-
-def _sums(x: jax.Array) -> jax.Array | np.ndarray:
-    """Compiling costs more than summing what is small and in the host's memory already."""
-    on_host = x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
-    return _sums_on_host(np.asarray(x)) if on_host and x.size < 1 << 16 else _sums_on_device(x)
-
-
-def describe(arrays: Any) -> dict[str, list]:
-    """{name: [shape, dtype, checksum]} of every array of a tree."""
-    flat = tree.flatten(arrays)
-    sums = jax.device_get({name: _sums(x) for name, x in flat.items()})
-    return {
-        name: [list(x.shape), str(x.dtype), "{:08x}{:08x}".format(*sums[name].tolist())]
-        for name, x in flat.items()
-    }
 
 
 def verify(arrays: Any, described: dict[str, list]) -> None:
@@ -111,19 +78,37 @@ class Checkpoints:
     def __init__(self, directory: Any, *, keep_last: int = 2, keep_best: int = 1, mode: str = "max"):
         self.directory = epath.Path(directory)
         self._sign = 1.0 if mode == "max" else -1.0
+        self._keep = max(keep_last, 1), keep_best
+        try:
+            self._orbax = self._open()
+        except ValueError:  # it reads the metadata of all steps and gives up at one that it cannot read
+            self._set_aside()
+            self._orbax = self._open()
+
+    def _open(self) -> ocp.training.Checkpointer:
         policies = ocp.training.preservation_policies
-        self._orbax = ocp.training.Checkpointer(
+        last, best = self._keep
+        return ocp.training.Checkpointer(
             self.directory,
             preservation_policy=policies.AnyPreservationPolicy(
                 [
-                    policies.LatestN(max(keep_last, 1)),
+                    policies.LatestN(last),
                     policies.BestN(
-                        get_metric_fn=self._rank, n=keep_best, keep_checkpoints_without_metrics=False
+                        get_metric_fn=self._rank, n=best, keep_checkpoints_without_metrics=False
                     ),
                 ]
             ),
             cleanup_tmp_directories=True,
         )
+
+    def _set_aside(self) -> None:
+        """Renames checkpoints without readable metadata, so that the others can be used."""
+        for step in _steps_in(self.directory):
+            try:
+                read_meta(self.directory / str(step))
+            except Corrupt as error:
+                (self.directory / str(step)).rename(self.directory / f"{ASIDE}{step}")
+                _warn(f"checkpoint {step}: {error}; it is set aside as {ASIDE}{step}")
 
     def _rank(self, metrics: dict[str, float]) -> tuple[float, int]:
         return self._sign * metrics["value"], -metrics["step"]  # of equals, the earlier one
@@ -156,7 +141,9 @@ class Checkpoints:
                 lambda x: jax.device_put(x, x.sharding, may_alias=False), _as_tree(state)
             )
             meta = {"format": FORMAT, "versions": versions(), **meta, "arrays": describe(arrays)}
-            metrics = None if metric is None else {"value": float(metric), "step": step}
+            meta["checksum"] = _checksum(meta)
+            scored = metric is not None and math.isfinite(metric)
+            metrics = {"value": float(metric), "step": step} if scored else None
             self._orbax.save_checkpointables_async(
                 step, {"state": arrays}, force=True, metrics=metrics, custom_metadata=meta
             )
@@ -190,9 +177,9 @@ class Checkpoints:
         Raises:
           UserError: no checkpoint is sound, `which` does not exist, or the arrays have other shapes.
         """
-        if not self.steps:
+        problems = [f"{path.name}: set aside" for path in self.directory.glob(f"{ASIDE}*")]
+        if not self.steps and not problems:
             return None
-        problems = []
         for step in self._candidates(which):
             try:
                 meta = read_meta(self.directory / str(step))
@@ -201,7 +188,7 @@ class Checkpoints:
                 verify(arrays, meta["arrays"])
             except Corrupt as error:
                 problems.append(f"checkpoint {step}: {error}")
-                print(f"warning: {problems[-1]}; trying the one before it", file=sys.stderr, flush=True)
+                _warn(f"{problems[-1]}; trying the one before it")
                 continue
             return TrainState(**arrays), meta
         raise UserError(
@@ -209,10 +196,11 @@ class Checkpoints:
             "copy, or start again with another --workdir"
         )
 
-    def drop_after(self, step: int) -> None:
-        """Deletes checkpoints newer than `step`: damaged ones that a resumed run will write again."""
+    def set_aside_after(self, step: int) -> None:
+        """Renames checkpoints newer than `step`: damaged ones that a resumed run will write again."""
         for newer in [s for s in self.steps if s > step]:
-            self._orbax.delete(newer)
+            (self.directory / str(newer)).rename(self.directory / f"{ASIDE}{newer}")
+        self._orbax.reload()
 
     def _candidates(self, which: int | str) -> list[int]:
         """Steps to try, in this order."""
@@ -229,8 +217,19 @@ class Checkpoints:
         return [which]
 
 
-def find(path: str, which: int | str = "best") -> epath.Path:
+def _steps_in(folder: epath.Path) -> list[int]:
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def find(path: str, which: int | str = "") -> epath.Path:
     """The folder of one checkpoint, from a run's workdir, its `checkpoints` folder or the folder itself.
+
+    Args:
+      which: 'last', 'best', a step, or '' for the one that the run itself scores (`eval.use`).
 
     Raises:
       UserError: nothing is there.
@@ -238,30 +237,38 @@ def find(path: str, which: int | str = "best") -> epath.Path:
     folder = epath.Path(path)
     if not folder.exists():
         raise UserError(f"'{path}' does not exist; give a run's workdir or one of its checkpoint folders")
+    if not folder.is_dir():
+        raise UserError(f"'{path}' is a file; give a run's workdir or one of its checkpoint folders")
     if (folder / "_CHECKPOINT_METADATA").exists():
         return folder
     root = folder / FOLDER if (folder / FOLDER).exists() else folder
-    steps = sorted((int(p.name) for p in root.iterdir() if p.name.isdigit()), reverse=True)
+    steps = _steps_in(root)[::-1]
     if not steps:
         raise UserError(f"'{path}' holds no checkpoint; give a run's workdir or a checkpoint folder")
-    if which == "last":
-        return root / str(steps[0])
-    if which == "best":
-        return root / str(_best_step(root, steps))
-    if int(which) not in steps:
-        raise UserError(f"no checkpoint {which} in {root}; there are: last, best, {steps}")
+    if which in ("", "last", "best"):
+        return root / str(_step_of(root, steps, str(which)))
+    if not str(which).isdigit() or int(which) not in steps:
+        known = ", ".join(map(str, steps))
+        raise UserError(f"no checkpoint '{which}' in {root}; there are: last, best, {known}")
     return root / str(which)
 
 
-def _best_step(root: epath.Path, steps: list[int]) -> int:
-    """The best step by the newest readable checkpoint's account; the newest step where none was scored."""
+def _step_of(root: epath.Path, steps: list[int], which: str) -> int:
+    """By the newest readable checkpoint's account; the newest step where no evaluation chose one."""
     for step in steps:
         try:
-            best = read_meta(root / str(step)).get("loop", {}).get("best_step")
+            meta = read_meta(root / str(step))
         except Corrupt:
             continue
-        return best if best in steps else step
+        best = meta["loop"]["best_step"]
+        use = which or meta["config"]["eval"]["use"]
+        return best if use == "best" and best in steps else steps[0]
     return steps[0]
+
+
+def _checksum(meta: Meta) -> str:
+    text = json.dumps({k: v for k, v in meta.items() if k != "checksum"}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def read_meta(folder: epath.Path) -> Meta:
@@ -276,6 +283,8 @@ def read_meta(folder: epath.Path) -> Meta:
         raise Corrupt(f"its metadata cannot be read ({type(error).__name__})") from error
     if not meta or "arrays" not in meta:
         raise Corrupt("its metadata are missing")
+    if meta.get("checksum") != _checksum(meta):
+        raise Corrupt("the checksum of its metadata is wrong: they were changed after they were written")
     if meta["format"] > FORMAT:
         raise UserError(
             f"{folder} has format {meta['format']}, this version of cnn reads up to {FORMAT}; upgrade cnn"

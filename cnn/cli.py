@@ -26,7 +26,7 @@ VERBS: dict[str, Entry] = {
     "doctor": Entry("cnn.doctor:main", "versions, devices, caches; what is missing and how to mend it"),
 }
 STDOUT = 1  # its file descriptor
-EXIT_BUG, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+EXIT_BUG, EXIT_USER_ERROR, EXIT_KEYBOARD, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 # System errors that only the user can mend, and what to do about each.
 SYSTEM_ERRORS = {
@@ -103,7 +103,7 @@ def _guarded(prog: str, call: Callable[[], Any]) -> int:
         return int(code or 0)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_KEYBOARD
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             # The reader (`| head`) has what it wanted. The interpreter flushes once more at its end.

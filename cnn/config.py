@@ -33,6 +33,10 @@ RANGES = (  # (field, least, most): values that nothing else would refuse
     ("schedule.final_fraction", 0, 1),
     ("schedule.peak_fraction", 0, 1),
     ("eval.batch_size", 1, math.inf),
+    ("eval.every_steps", 1, math.inf),
+    ("eval.every_epochs", ABOVE_0, math.inf),
+    ("checkpoint.every_steps", 1, math.inf),
+    ("checkpoint.every_epochs", ABOVE_0, math.inf),
     ("eval.patience", 0, math.inf),
     ("eval.recalibrate_batches", 0, math.inf),
     ("checkpoint.keep_last", 1, math.inf),
@@ -142,8 +146,8 @@ def steps(group: Any, what: str, steps_per_epoch: float, unset: int) -> int:
     if not given:
         return unset
     value = group[f"{what}_{given[0]}"]
-    if value < 0:
-        raise UserError(f"{what}_{given[0]} must not be negative, got {value}")
+    if not 0 <= value < math.inf:
+        raise UserError(f"{what}_{given[0]} must be a number of at least 0, got {value}")
     return round(value * steps_per_epoch) if given[0] == "epochs" else int(value)
 
 
@@ -194,6 +198,12 @@ def check(c: ConfigDict) -> None:
     span = c.profile_steps
     if span and not (len(span) == 2 and all(type(s) is int for s in span) and 0 <= span[0] <= span[1]):
         raise UserError(f"profile_steps is {span}, it must be two steps (first, last)")
+    if c.eval.use == "best" and not (c.eval.split and c.checkpoint.keep_best):
+        raise UserError("eval.use is 'best', which needs eval.split and checkpoint.keep_best of at least 1")
+    if c.eval.patience and not c.eval.split:
+        raise UserError("eval.patience needs eval.split: without evaluations there is nothing to wait for")
+    if c.eval.metric == "loss" and c.eval.mode == "max":
+        raise UserError("eval.metric is 'loss', of which less is better: set eval.mode to min")
     if not c.model.name:
         raise UserError("set model.name; see: cnn list models")
     if not c.input.dataset:
@@ -207,6 +217,13 @@ def _at(c: ConfigDict, field: str) -> Any:
 def to_json(c: ConfigDict) -> str:
     """The whole tree as JSON text, keys sorted; tuples become lists."""
     return json.dumps(c.to_dict(), indent=2, sort_keys=True)
+
+
+def for_this_machine(saved: dict[str, Any]) -> ConfigDict:
+    """A checkpoint's config without the mesh that it was trained on."""
+    c = from_json(json.dumps(saved))
+    c.mesh = default().mesh
+    return c
 
 
 def from_json(text: str) -> ConfigDict:

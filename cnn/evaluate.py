@@ -1,9 +1,7 @@
 """`cnn evaluate`: scores a checkpoint on any split, every example exactly once."""
 
 import dataclasses
-import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,8 +12,12 @@ from cnn import config as configs
 from cnn.build import Built, build, eval_batches
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
-from cnn.mesh import batch_sharding, replicated, to_global
+from cnn.mesh import batch_sharding, lockstep, replicated, to_global
 from cnn.step import make_eval_step
+from cnn.timing import use_compile_cache
+from cnn.workdir import to_json
+
+AHEAD = 2  # batches in flight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +54,25 @@ class Evaluator:
           RuntimeError: fewer or more examples were seen than the split has (a bug, never the user's).
         """
         sums: metrics.Sums = {}
-        kept, seen = [], 0
-        for batch in iterate(batches):
-            counted, predictions = self._step(variables, to_global(batch, self._place))
+        kept, flying, seen = [], [], 0
+
+        def land() -> None:
+            nonlocal sums
+            valid, counted, predictions = flying.pop(0)
             sums = metrics.add(sums, jax.device_get(counted))
-            seen += int(batch["valid"].sum())
             if keep:
                 rows = jax.device_get(predictions)
-                kept.append({name: value[batch["valid"]] for name, value in rows.items()})
+                kept.append({name: value[valid] for name, value in rows.items()})
+
+        ahead = 0 if lockstep(self._built.mesh) else AHEAD
+        place = lambda batch: (batch["valid"], to_global(batch, self._place))  # noqa: E731
+        for valid, batch in iterate(batches, place=place):
+            flying.append((valid, *self._step(variables, batch)))
+            seen += int(valid.sum())
+            if len(flying) > ahead:
+                land()
+        while flying:
+            land()
         if seen != batches.size:
             raise RuntimeError(f"evaluation saw {seen} examples of {batches.size}")
         joined = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}
@@ -67,12 +80,25 @@ class Evaluator:
 
 
 def evaluate(
-    workdir: str, *, which: int | str = "best", split: str = "", batch_size: int = 0
+    workdir: str,
+    *,
+    which: int | str = "",
+    split: str = "",
+    batch_size: int = 0,
+    data_dir: str = "",
 ) -> dict[str, Any]:
-    """Scores a run's checkpoint on a split (default: its test split) of its data set."""
+    """Scores a run's checkpoint on a split of its data set, on all devices of this machine.
+
+    Args:
+      which: 'best', 'last', a step, or '' for the weights that the run itself scored.
+      split: '' for the run's test split.
+      data_dir: where the data are now; '' for where they were.
+    """
+    use_compile_cache()
     folder = checkpoint.find(workdir, which)
     variables, meta = checkpoint.load_variables(folder)
-    config = configs.from_json(json.dumps(meta["config"]))
+    config = configs.for_this_machine(meta["config"])
+    config.input.data_dir = data_dir or config.input.data_dir
     dataset = open_dataset(config.input)
     built = build(config, dataset.info)
     split = split or config.eval.test_split or config.eval.split
@@ -88,28 +114,34 @@ def evaluate(
     }
 
 
-def report(name: str, found: dict[str, Any], say: Callable[[str], None] = print) -> None:
+def scalars_text(name: str, found: dict[str, Any]) -> str:
     """One line with the scalar metrics."""
-    scalars = {k: v for k, v in found.items() if isinstance(v, float)}
-    say(f"{name}: " + ", ".join(f"{k} {v:.4f}" for k, v in scalars.items()))
+    scalars = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if isinstance(v, float))
+    return f"{name}: {scalars}"
 
 
 def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("evaluate", __doc__)
     parser.add_argument("--workdir", required=True, help="of the run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--checkpoint", default="", help="best, last, or a step; default: the run's eval.use")
+    parser.add_argument("--data_dir", default="", help="where the data are now; default: where they were")
     parser.add_argument("--split", default="", help="such as test or 'train[:10%%]'; default: the config's")
     parser.add_argument("--batch_size", type=int, default=0, help="over all devices; default: the config's")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args, _ = parser.parse(argv)
     result = evaluate(
-        args.workdir, which=args.checkpoint, split=args.split, batch_size=args.batch_size
+        args.workdir,
+        which=args.checkpoint,
+        split=args.split,
+        batch_size=args.batch_size,
+        data_dir=args.data_dir,
     )
     if args.json:
-        print(json.dumps(result))
+        print(to_json(result))
     else:
-        report(f"{result['split']} ({result['examples']} examples, step {result['step']})", result["metrics"])
+        name = f"{result['split']} ({result['examples']} examples, step {result['step']})"
+        print(scalars_text(name, result["metrics"]))
     return 0
 
 

@@ -110,10 +110,12 @@ def load_config(spec: str, overrides: dict[str, str]) -> ConfigDict:
     for field, text in overrides.items():
         override(c, field, text)
     for field in overrides:  # another unit for the same duration replaces the config's
-        stem, _, unit = field.rpartition("_")
-        for other in set(UNITS) - {unit} if unit in UNITS else ():
-            if f"{stem}_{other}" not in overrides:
-                override(c, f"{stem}_{other}", "None")
+        above, _, name = field.rpartition(".")
+        stem, _, unit = name.rpartition("_")
+        group = c[above] if above else c
+        for other in (f"{stem}_{other}" for other in UNITS if unit in UNITS and other != unit):
+            if other in group and f"{above}.{other}".lstrip(".") not in overrides:
+                group[other] = None
     return c
 
 

@@ -49,24 +49,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
     """One sharding per leaf of a state tree.
 
-    Leaves whose path matches the regex `fsdp` (optimizer moments and averages of a parameter carry its
-    path, so they follow it) are split along their largest axis that the device count divides; all others
+    Parameters whose whole name matches the regex `fsdp`, and with them their optimizer moments and
+    averages, whose names end in the parameter's, are split along their largest axis that the device count divides; all others
     are replicated.
 
     Raises:
       UserError: `fsdp` is not a regular expression, or it matches nothing.
     """
     try:
-        rule = re.compile(fsdp) if fsdp else None
+        rule = re.compile(f"(.*/)?({fsdp})") if fsdp else None
     except re.error as error:
         raise UserError(f"mesh.fsdp '{fsdp}' is not a regular expression: {error}") from error
-    if rule and not any(rule.search(name) for name in names(abstract)):
+    if rule and not any(rule.fullmatch(name) for name in names(abstract)):
         raise UserError(f"mesh.fsdp '{fsdp}' matches nothing; names look like {', '.join(names(abstract)[:3])}")
     count = mesh.shape["data"]
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
         axes = [i for i, size in enumerate(leaf.shape) if size % count == 0 and size >= count]
-        if rule is None or not axes or not rule.search(path_name(path)):
+        if rule is None or not axes or not rule.fullmatch(path_name(path)):
             return replicated(mesh)
         largest = max(axes, key=lambda i: leaf.shape[i])
         return NamedSharding(mesh, PartitionSpec(*(None,) * largest, "data"))
@@ -79,6 +79,11 @@ def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def lockstep(mesh: Mesh) -> bool:
+    """Whether every step must be awaited: simulated devices deadlock with several steps in flight."""
+    return mesh.size > 1 and on_cpu(mesh)
 
 
 def on_cpu(mesh: Mesh) -> bool:

@@ -97,6 +97,7 @@ class Plan:
                 self.built.model,
                 self.built.task,
                 self.tx,
+                self.schedule,
                 seed=self.config.seed,
                 accumulate_steps=optim.accumulate_steps,
                 ema_decay=optim.ema_decay,
@@ -139,9 +140,8 @@ def make_plan(config: ConfigDict) -> Plan:
     eval_every = steps(config.eval, "every", batches.steps_per_epoch, unset=max(total // 10, 1))
     save_every = steps(config.checkpoint, "every", batches.steps_per_epoch, unset=eval_every)
     schedule = make_schedule(config.schedule, config.optim.lr, total, batches.steps_per_epoch)
-    shapes = jax.eval_shape(built.init)
-    tx = make_optimizer(config.optim, schedule, shapes["params"])
-    abstract = jax.eval_shape(lambda: new_state(built.init(), tx, config.optim.ema_decay > 0))
+    tx = make_optimizer(config.optim, schedule, built.shapes["params"])
+    abstract = jax.eval_shape(lambda v: new_state(v, tx, config.optim.ema_decay > 0), built.shapes)
     placement = state_sharding(abstract, built.mesh, config.mesh.fsdp)
     return Plan(
         config=config,
@@ -163,10 +163,8 @@ def make_plan(config: ConfigDict) -> Plan:
 
 def _check_metric(built: Built) -> None:
     """Raises UserError unless the task finalizes `eval.metric` as a number."""
-    shapes = jax.eval_shape(built.init)
-    sums, _ = jax.eval_shape(
-        step.make_eval_step(built.model, built.task), shapes, built.task.init_batch()
-    )
+    eval_step = step.make_eval_step(built.model, built.task)
+    sums, _ = jax.eval_shape(eval_step, built.shapes, built.task.init_batch())
     found = built.task.finalize(jax.tree.map(lambda x: np.zeros(x.shape), sums))
     scalars = [name for name, value in found.items() if isinstance(value, float)]
     if built.config.eval.metric not in scalars:

@@ -16,11 +16,13 @@ import numpy as np
 from cnn import checkpoint, flags
 from cnn import config as configs
 from cnn.build import build, info_from_card
+from cnn.data.images import BadImage, decode_image
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
 from cnn.mesh import batch_sharding, replicated, to_global
 from cnn.step import make_predict_step
+from cnn.timing import use_compile_cache
 from cnn.transforms import build_transforms
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -33,7 +35,7 @@ class Predictor:
 
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
         self.card = meta["card"]
-        config = configs.from_json(json.dumps(meta["config"]))
+        config = configs.for_this_machine(meta["config"])
         self._built = build(config, info_from_card(self.card))
         self._transforms = build_transforms(config.input.eval_transforms)
         self._variables = jax.device_put(variables, replicated(self._built.mesh))
@@ -72,9 +74,10 @@ class Predictor:
 
     def _read(self, path: str | Path) -> np.ndarray:
         if self.card["input"] == "image":
-            from cnn.data.folder import read_image
-
-            return read_image(path)
+            try:
+                return decode_image(path)
+            except BadImage as error:
+                raise UserError(f"{path}: {error}") from error
         return _read_series(Path(path))
 
     def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -117,15 +120,17 @@ def _read_series(path: Path) -> np.ndarray:
         raise UserError(f"{path}: cannot be read as a series: {error}") from error
 
 
-def load(path: str, which: int | str = "best") -> Predictor:
+def load(path: str, which: int | str = "") -> Predictor:
     """The network of a run's workdir, or of one checkpoint folder.
 
     Args:
-      which: 'best', 'last' or a step, where `path` holds several checkpoints.
+      which: 'best', 'last' or a step, where `path` holds several checkpoints; '' for the weights that the
+        run itself scored (`eval.use`).
 
     Raises:
       UserError: nothing is there, or it is damaged.
     """
+    use_compile_cache()
     return Predictor(*checkpoint.load_variables(checkpoint.find(path, which)))
 
 
@@ -150,7 +155,7 @@ def main(argv: list[str]) -> int:
     parser = flags.Parser("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or quoted globs")
     parser.add_argument("--workdir", required=True, help="of the run, or one checkpoint folder")
-    parser.add_argument("--checkpoint", default="best", help="best (default), last, or a step")
+    parser.add_argument("--checkpoint", default="", help="best, last, or a step; default: the run's eval.use")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     args, _ = parser.parse(argv)
     predictor = load(args.workdir, args.checkpoint)

@@ -22,8 +22,10 @@ def recalibrated(plan: Plan, state: TrainState, count: int) -> TrainState:
         if not batch_stats:
             return batch_stats
         variables = {"params": params, "batch_stats": batch_stats}
-        found = [measure(variables, plan.place(plan.batches[i])) for i in range(count)]
-        return pooled_statistics(jax.block_until_ready(found))
+        found = [
+            jax.block_until_ready(measure(variables, plan.place(plan.batches[i]))) for i in range(count)
+        ]
+        return pooled_statistics(found) if found[0] else batch_stats  # frozen ones measure nothing
 
     state = state.replace(batch_stats=exact(state.params, state.batch_stats))
     if state.ema:
@@ -42,7 +44,7 @@ def make_moments_step(model: Any, task: Any) -> Callable[[Any, Batch], Any]:
             rngs={"dropout": jax.random.key(0)},
             mutable=["batch_stats", "batch_moments"],
         )
-        return changed["batch_moments"]
+        return changed.get("batch_moments", {})
 
     return moments_step
 

@@ -7,14 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn import tree
 from cnn.build import Built, eval_batches
 from cnn.checkpoint import versions
 from cnn.data.order import Draws
 from cnn.data.pipeline import load
 from cnn.data.sources import Source
 from cnn.errors import UserError
-from cnn.evaluate import Evaluator
+from cnn.evaluate import Evaluator, scalars_text
 from cnn.plan import Plan
+from cnn.stopping import Best
 from cnn.transforms import build_transforms
 from cnn.workdir import Workdir
 from cnn.writers import read_metrics
@@ -37,13 +39,13 @@ def _examples(built: Built, source: Source) -> dict[str, np.ndarray] | None:
 
 
 def finish(
-    plan: Plan, evaluator: Evaluator, variables: Any, folder: Workdir, facts: dict[str, Any]
+    plan: Plan, evaluator: Evaluator, variables: Any, folder: Workdir, steps: int, best: Best
 ) -> dict[str, Any]:
     """Scores the test split once, beside the baselines; draws; writes and returns the summary.
 
     Args:
       variables: what to score.
-      facts: what the loop knows: steps, parameters, timing.
+      steps: how many were made; `best`: the best evaluation among them.
     """
     config, built, test = plan.config, plan.built, plan.test
     summary: dict[str, Any] = {"test": {}, "baselines": {}}
@@ -56,7 +58,8 @@ def finish(
             summary["baselines"] = _baselines(plan, examples)
         if examples is not None:
             figures += built.task.draw(scores.predictions, examples, str(folder.figures))
-    summary |= facts
+    summary["steps"], summary["best"] = steps, best.to_json()
+    summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
     summary["versions"] = versions()
     summary["config"] = config.to_dict()
@@ -76,13 +79,17 @@ def _baselines(plan: Plan, test: dict[str, np.ndarray]) -> dict[str, Any]:
         return {}
 
 
-def table(summary: dict[str, Any], metric: str) -> str:
-    """The network and the baselines, best first, as text."""
+def score_text(summary: dict[str, Any]) -> str:
+    """The test scores, then the network among the baselines, best first."""
+    test, metric = summary["test"], summary["config"]["eval"]["metric"]
+    if not test:
+        return "no test split"
     model = f"{summary['config']['model']['name']} (this run)"
     rows = {name: found.get(metric) for name, found in summary["baselines"].items()}
-    rows[model] = summary["test"].get(metric)
+    rows[model] = test.get(metric)
     ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=True)
-    lines = [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
+    lines = [scalars_text(f"{test['split']} ({test['examples']} examples)", test)]
+    lines += [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
     if ranked and ranked[0][1] != model:
         lines.append(f"  the network does not beat {ranked[0][1]}")
     return "\n".join(lines)
@@ -91,7 +98,7 @@ def table(summary: dict[str, Any], metric: str) -> str:
 def timing_text(timing: dict[str, Any]) -> str:
     """Where the time went, in two lines."""
     text = (
-        f"time: {timing['total_seconds']:.1f} s (steps {timing['train_seconds']:.1f}, "
+        f"time: {timing['total_seconds']:.1f} s in all (steps {timing['train_seconds']:.1f}, "
         f"compile {timing['compile_seconds']:.1f} [cache: {timing['cache_hits']} hits, "
         f"{timing['cache_misses']} misses], eval {timing['eval_seconds']:.1f}, save {timing['save_seconds']:.1f})"
     )

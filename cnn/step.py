@@ -21,13 +21,14 @@ def make_train_step(
     model: Any,
     task: Any,
     tx: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
     *,
     seed: int,
     accumulate_steps: int = 1,
     ema_decay: float = 0.0,
     unroll: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """The update as a pure function `(state, batch) -> (state, aux)`; `aux` has `loss` and `grad_norm`.
+    """The update as a pure function `(state, batch) -> (state, aux)`; `aux` has `loss`, `grad_norm`, `lr`.
 
     Args:
       accumulate_steps: micro-batches per update. Gradients are averaged over them; BatchNorm sees one
@@ -106,7 +107,8 @@ def make_train_step(
         keep = finite & (state.bad_step < 0)
         state = jax.tree.map(lambda new, old: jnp.where(keep, new, old), updated, state)
         bad_step = jnp.where(keep | (state.bad_step >= 0), state.bad_step, state.step)
-        return state.replace(bad_step=bad_step), {"loss": loss, "grad_norm": norm}
+        aux = {"loss": loss, "grad_norm": norm, "lr": jnp.asarray(schedule(updated.step - 1))}
+        return state.replace(bad_step=bad_step), aux
 
     return train_step
 

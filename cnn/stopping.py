@@ -1,6 +1,7 @@
 """Why a run stops before its last step: a signal, the time budget, no improvement."""
 
 import dataclasses
+import math
 import signal
 import time
 from types import FrameType
@@ -65,7 +66,8 @@ class Best:
     def update(self, value: float, step: int) -> bool:
         """Counts one evaluation; whether it is the best."""
         self.last_step = step
-        better = self.value is None or (value > self.value if self.mode == "max" else value < self.value)
+        sign = 1 if self.mode == "max" else -1
+        better = math.isfinite(value) and (self.value is None or sign * value > sign * self.value)
         if better:
             self.value, self.step, self.stale = value, step, 0
         else:

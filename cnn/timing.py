@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnn.mesh import lockstep
 from cnn.paths import compile_cache_dir
 from cnn.plan import Plan
 
@@ -74,7 +75,7 @@ class Clock:
         self._mark, self._outside = now, outside
 
     def summary(self, plan: Plan, step: Callable[..., Any], state: Any) -> dict[str, Any]:
-        """Seconds in all and by kind, what the compile cache did, and the loop beside the bare step.
+        """Of this process: seconds in all and by kind, what the compile cache did, and the loop beside the bare step.
 
         `overhead` is the loop's cost per step over that of the jitted step alone; medians, of laps and of
         bursts that are run now, on a copy of `state`. It is left out of runs of less than three laps.
@@ -89,7 +90,11 @@ class Clock:
         if len(self.laps) < 3:
             return found
         batch = plan.place(plan.batches[int(state.step)])
-        bare = bare_step_seconds(step, jax.tree.map(jnp.copy, state), batch)
+        try:
+            state = jax.tree.map(jnp.copy, state)
+            bare = bare_step_seconds(step, state, batch, wait=lockstep(plan.built.mesh))
+        except jax.errors.JaxRuntimeError:  # no room for a second state: the run itself is whole
+            return found
         looped = statistics.median(seconds / steps for seconds, steps in self.laps[1:])
         return found | {
             "step_ms": 1e3 * looped,
@@ -101,29 +106,35 @@ class Clock:
 
 
 def bare_step_seconds(
-    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any, budget: float = 3.0
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    batch: Any,
+    *,
+    wait: bool = False,
+    budget: float = 3.0,
 ) -> float:
     """Median seconds of the jitted step alone, on one batch that is already on the device.
 
     Args:
       state: is donated; do not use it afterwards.
+      wait: for each step, as the loop does on simulated devices.
       budget: about how many seconds to spend.
     """
-    state, aux = step(state, batch)
-    jax.block_until_ready(aux)
-    start = time.perf_counter()
-    state, aux = step(state, batch)
-    jax.block_until_ready(aux)
-    once = time.perf_counter() - start
-    burst = max(round(budget / 10 / once), 2)
-    times = []
-    for _ in range(10):
+
+    def seconds(count: int) -> float:
+        nonlocal state
         start = time.perf_counter()
-        for _ in range(burst):
-            state, aux = step(state, batch)
-        jax.block_until_ready((state, aux))
-        times.append((time.perf_counter() - start) / burst)
-    return statistics.median(times)
+        for _ in range(count):
+            state, _ = step(state, batch)
+            if wait:
+                jax.block_until_ready(state)
+        jax.block_until_ready(state)
+        return (time.perf_counter() - start) / count
+
+    seconds(1)
+    once = seconds(1)
+    bursts = min(10, max(round(budget / once), 1))
+    return statistics.median(seconds(max(round(budget / bursts / once), 1)) for _ in range(bursts))
 
 
 class Profiler:

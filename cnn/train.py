@@ -11,17 +11,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnn import flags, tree
+from cnn import flags
 from cnn.checkpoint import Checkpoints
 from cnn.data.pipeline import iterate
 from cnn.diagnose import diagnose
 from cnn.errors import UserError
-from cnn.evaluate import Evaluator, report
+from cnn.evaluate import Evaluator, scalars_text
 from cnn.finetune import load_into
-from cnn.mesh import on_cpu
+from cnn.mesh import lockstep
 from cnn.plan import Plan, make_plan
 from cnn.recalibrate import recalibrated
-from cnn.result import finish, table, timing_text
+from cnn.result import finish, score_text, timing_text
 from cnn.state import TrainState
 from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
 from cnn.timing import Clock, Profiler, use_compile_cache
@@ -38,7 +38,7 @@ def train(config: ConfigDict, workdir: str) -> int:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
     use_compile_cache()
-    folder = Workdir(workdir)
+    clock, folder = Clock(), Workdir(workdir)
     with folder.lock():
         plan = make_plan(config)
         folder.adopt(config)
@@ -48,14 +48,14 @@ def train(config: ConfigDict, workdir: str) -> int:
             keep_best=config.checkpoint.keep_best,
             mode=config.eval.mode,
         )
-        state, best = start(plan, checkpoints)
-        run = Run(plan, folder, checkpoints, state, best)
+        run = Run(plan, folder, checkpoints, clock)
         try:
-            reason = run.loop()
+            with Interrupts() as interrupts:
+                reason = run.loop(interrupts) or run.settle(interrupts)
             if reason:
                 print(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on", flush=True)
                 return EXIT_INTERRUPTED
-            run.end()
+            run.finish()
         finally:
             run.close()
     return 0
@@ -67,7 +67,7 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
     restored = checkpoints.restore(plan.abstract)
     if restored:
         state, meta = restored
-        checkpoints.drop_after(int(state.step))
+        checkpoints.set_aside_after(int(state.step))
         print(f"resume at step {int(state.step)} of {plan.total}", flush=True)
         return state, Best.from_json(config.eval.mode, meta["loop"])
     state = plan.new_state()
@@ -80,94 +80,91 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
 class Run:
     """One process's part of a run: the state, and everything that watches over it."""
 
-    def __init__(
-        self, plan: Plan, folder: Workdir, checkpoints: Checkpoints, state: TrainState, best: Best
-    ):
-        self.plan, self.folder, self.checkpoints, self.state, self.best = plan, folder, checkpoints, state, best
-        self.step = self.start = int(state.step)
-        self.clock = Clock()
+    def __init__(self, plan: Plan, folder: Workdir, checkpoints: Checkpoints, clock: Clock):
+        self.plan, self.folder, self.checkpoints, self.clock = plan, folder, checkpoints, clock
+        self.state, self.best = start(plan, checkpoints)
+        self.step = self.start = int(self.state.step)
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
         main = jax.process_index() == 0
         self.writer = Writer(folder.path, main, self.start)
         self.bar = Progress(plan.total, self.start, main)
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
-        self.bar.say(str(plan))
+        for line in (*plan.dataset.notes, str(plan)):
+            self.bar.say(line)
 
-    def loop(self) -> str:
+    def loop(self, interrupts: Interrupts) -> str:
         """Trains to the last step; returns '' or why it stopped before, with everything saved.
 
         The order is law: evaluation and saving see the state before the next batch is drawn.
         """
-        plan, config, mesh = self.plan, self.plan.config, self.plan.built.mesh
+        plan, config = self.plan, self.plan.config
         profiler = Profiler(config.profile_steps, self.folder.path / "profile")
         deadline = Deadline(config.max_minutes)
-        lockstep = mesh.size > 1 and on_cpu(mesh)  # simulated devices deadlock with steps in flight
-        with Interrupts() as interrupts:
-            data = iterate(
-                plan.batches, self.start, config.input.threads, config.input.workers, plan.place
-            )
-            self.clock.lap()
-            for now in range(self.start, plan.total):
-                self.step = now
-                if now > self.start and plan.watched and now % plan.eval_every == 0:
+        ahead = 0 if lockstep(plan.built.mesh) else AHEAD
+        threads, workers = config.input.threads, config.input.workers
+        data = iterate(plan.batches, self.start, threads, workers, plan.place)
+        self.clock.lap()
+        for now in range(self.start, plan.total):
+            self.step = now
+            if now > self.start:
+                if plan.watched and now % plan.eval_every == 0:
                     self.evaluate()
-                if config.eval.patience and self.best.stale >= config.eval.patience:
-                    self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
-                    break  # before any save: what `end` makes of this state is saved, as after the last step
-                if now > self.start and now % plan.save_every == 0:
+                if now % plan.save_every == 0:
                     self.save()
-                reason = interrupts.received or deadline.passed()
-                if reason:
-                    self.save()
-                    return reason
-                profiler.at(now, self.state)
-                with self.clock.time("input"):
-                    batch = next(data)
-                self.state, aux = self.train_step(self.state, batch)
-                self.waiting.append((now, aux))
-                if now == self.start:
-                    self.clock.compiled(self.state)
-                elif lockstep:
-                    jax.block_until_ready(self.state)
-                elif len(self.waiting) > AHEAD:
-                    jax.block_until_ready(self.waiting[-1 - AHEAD][1])
-                if (now + 1) % config.log_every_steps == 0:
-                    self.log(AHEAD)
-            else:
-                self.step = max(plan.total, self.start)
-            self.log(0)
-            profiler.stop(self.state)
+            reason = interrupts.received or deadline.passed()
+            if reason:
+                self.save()
+                return reason
+            if config.eval.patience and self.best.stale >= config.eval.patience:
+                self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
+                break
+            profiler.at(now, self.state)
+            with self.clock.time("input"):
+                batch = next(data)
+            self.state, aux = self.train_step(self.state, batch)
+            self.waiting.append((now, aux))
+            if now == self.start:
+                self.clock.compiled(self.state)
+            elif not ahead:
+                jax.block_until_ready(self.state)
+            elif len(self.waiting) > ahead:
+                jax.block_until_ready(self.waiting[-1 - ahead][1])
+            if (now + 1) % config.log_every_steps == 0:
+                self.log(ahead)
+        else:
+            self.step = max(plan.total, self.start)
+        self.log(0)
+        profiler.stop(self.state)
         self.clock.lap()
         return ""
 
-    def end(self) -> None:
-        """Last evaluation and save, the test score beside the baselines, the summary."""
-        plan, config = self.plan, self.plan.config
+    def settle(self, interrupts: Interrupts) -> str:
+        """Last evaluation and save; returns '' or the signal that came meanwhile."""
+        plan = self.plan
+        if self.step > self.start:
+            if plan.config.eval.recalibrate_batches:
+                self.state = recalibrated(plan, self.state, plan.config.eval.recalibrate_batches)
+            if plan.watched:
+                self.evaluate()
+            self.save()
+        self.checkpoints.wait()
+        self.bar.close()
+        return interrupts.received
+
+    def finish(self) -> None:
+        """The test score beside the baselines, the pictures, the summary."""
+        plan = self.plan
         if self.step == self.start and self.folder.summary.exists():
             print(f"already complete: {self.folder.summary}")
             return
-        if self.step > self.start:
-            if config.eval.recalibrate_batches:
-                self.state = recalibrated(plan, self.state, config.eval.recalibrate_batches)
-            if plan.watched and self.best.last_step != self.step:
-                self.evaluate()
-            self.save()
-        self.bar.close()
         scored = self.state.variables()
-        if config.eval.use == "best" and self.best.step not in (None, self.step):
-            self.checkpoints.wait()
+        if plan.config.eval.use == "best" and self.best.step not in (None, self.step):
             scored = self.checkpoints.restore(plan.abstract, "best")[0].variables()
-        facts = {
-            "steps": self.step,
-            "parameters": tree.size(self.state.params),
-            "best": self.best.to_json(),
-            "timing": self.clock.summary(plan, self.train_step, self.state),
-        }
-        summary = finish(plan, self.evaluator, scored, self.folder, facts)
-        if summary["test"]:
-            report(f"{config.eval.test_split} ({summary['test']['examples']} examples)", summary["test"])
-            print(table(summary, config.eval.metric))
+        summary = finish(plan, self.evaluator, scored, self.folder, self.step, self.best)
+        print(score_text(summary))
+        summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
+        self.folder.write_summary(summary)
         print(timing_text(summary["timing"]))
         print(f"summary and pictures: {self.folder.path}")
 
@@ -186,13 +183,12 @@ class Run:
         config = self.plan.config.eval
         with self.clock.time("eval"):
             scores = self.evaluator.score(self.state.variables(), self.plan.watched).metrics
-        if config.metric not in scores:
-            raise UserError(f"eval.metric '{config.metric}' is unknown. Valid: {', '.join(scores)}")
         scalars = {f"eval/{k}": v for k, v in scores.items() if isinstance(v, int | float)}
         self.writer.scalars(self.step, scalars)
-        report(f"step {self.step} {config.split}", scores, self.bar.say)
-        if self.best.update(scores[config.metric], self.step):
-            self.save(self.best.value)
+        self.bar.say(scalars_text(f"step {self.step} {config.split}", scores))
+        value = scores[config.metric]
+        if self.best.update(value, self.step) or self.plan.config.checkpoint.keep_best > 1:
+            self.save(value)
 
     def log(self, keep: int) -> None:
         """Writes the means of the losses seen; the last `keep` steps, still in flight, wait."""
@@ -204,7 +200,7 @@ class Run:
             self.stop_on_bad_value()
         last = seen[-1][0] + 1
         means = {k: float(np.mean([v[k] for v in values])) for k in values[0]}
-        means["lr"] = float(self.plan.schedule(last - 1))
+        means["lr"] = float(values[-1]["lr"])
         self.writer.scalars(last, means)
         self.bar.update(last, {"loss": means["loss"], "lr": means["lr"]})
         self.clock.lap(len(seen))
@@ -221,7 +217,8 @@ class Run:
         self.checkpoints.wait()
         raise UserError(
             f"step {self.step}: not finite: {diagnose(self.plan, self.state)}. The state before that step is "
-            "saved; lower optim.lr, set optim.clip_norm, or check the data with: cnn data check"
+            "saved: check the data (cnn data check), or go on from it in another --workdir with "
+            f"--config.init_from={self.folder.path} and a lower --config.optim.lr or an optim.clip_norm"
         )
 
     def close(self) -> None:

@@ -8,6 +8,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ class Workdir:
     """
 
     def __init__(self, path: str):
+        if "://" in path:
+            raise UserError(f"workdir '{path}': a run's folder is local here; give a path on this machine")
         self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,8 @@ class Workdir:
         Raises:
           UserError: a field that changes what is learned differs.
         """
-        if self._config.exists() and self.checkpoints.exists():
+        saved = self.checkpoints.exists() and any(p.name.isdigit() for p in self.checkpoints.iterdir())
+        if self._config.exists() and saved:
             try:
                 old = _flat(json.loads(self._config.read_text()))
             except (ValueError, AttributeError) as error:
@@ -99,7 +103,20 @@ class Workdir:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, whole or not at all."""
-        write_text(self.summary, json.dumps(summary, indent=2) + "\n")
+        write_text(self.summary, to_json(summary, indent=2) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON as every reader takes it: what is not finite becomes null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(child) for key, child in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(child) for child in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:

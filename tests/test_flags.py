@@ -81,6 +81,8 @@ def test_another_unit_replaces_the_config_s(file):
     c = load(file, "total_steps=10", "schedule.warmup_steps=3")
     assert (c.total_steps, c.total_epochs) == (10, None)
     assert (c.schedule.warmup_steps, c.schedule.warmup_epochs) == (3, None)
+    c = load(file, "profile_steps=(3, 5)", "optim.accumulate_steps=2")  # these have one unit only
+    assert c.profile_steps == (3, 5) and c.optim.accumulate_steps == 2
     c = load(file, "total_steps=10", "total_epochs=1")  # both given: for `steps` to refuse
     assert (c.total_steps, c.total_epochs) == (10, 1.0)
 

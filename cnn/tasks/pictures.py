@@ -141,6 +141,8 @@ def _mistakes(
         axes.set_xticks([])
         axes.set_yticks([])
         guess, truth = names[predicted[index]], names[label[index]]
-        axes.set_title(f"said: {guess} ({confidence[index]:.0%})\ntrue: {truth}", fontsize=9, color=RED)
+        axes.set_title(
+            f"said: {guess} ({confidence[index]:.0%})\ntrue: {truth}", fontsize=9, color=RED
+        )
     made.suptitle("Most confident mistakes")
     return made

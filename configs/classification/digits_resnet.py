@@ -1,7 +1,12 @@
 """Small ResNet on scikit-learn's digits: the first run of this repository.
 
-Data: UCI optdigits as bundled with scikit-learn, first half to train, second half to test, the split of
-scikit-learn's example "Recognizing hand-written digits" (SVC: 96.9 %).
+Data: UCI optdigits as bundled with scikit-learn, first half to train, second half to test: the split of
+scikit-learn's example "Recognizing hand-written digits" (its SVC: 96.9 %). 898 digits are few, so all of
+them train; the split that is watched is the same digits without augmentation, and the test digits are
+scored once, at the end, with the last weights.
+
+    cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits_resnet
+    python -m experiments.seeds --config=configs/classification/digits_resnet.py
 """
 
 from ml_collections import ConfigDict
@@ -17,19 +22,16 @@ def get_config(arg: str = "") -> ConfigDict:
     c.task = ConfigDict({"name": "classification", "label_smoothing": 0.1})
 
     c.input.dataset = "digits"
-    c.input.train_split = "train[:90%]"
     c.input.batch_size = 32
-    c.input.train_transforms = ConfigDict(
-        {"pad_crop": {"padding": 1}, "affine": {"degrees": 12.0, "scale": 0.1, "shear": 0.15}}
-    )
+    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 1}})
     c.input.mean, c.input.std = (0.3,), (0.37,)
 
     c.optim.name = "sgd"
-    c.optim.lr = 0.05
-    c.optim.weight_decay = 5e-4
+    c.optim.lr = 0.2
+    c.optim.weight_decay = 1e-3
     c.optim.ema_decay = 0.99
     c.schedule.warmup_epochs = 3.0
 
-    c.eval.split = "train[90%:]"  # no test digit is looked at before the end
+    c.eval.split = "train"
     c.eval.every_epochs = 6.0
     return config.finish(c, arg)

@@ -31,6 +31,7 @@ PARAMETERS = {  # name: (input, classes, count); sources: torchvision, the paper
     "resnet101": (PICTURE, 1000, 44_549_160),
     "resnet152": (PICTURE, 1000, 60_192_808),
     "resnet18_cifar": (PICTURE, 10, 11_173_962),
+    "fashion_cnn": ((28, 28, 1), 10, 19_706),
     "wrn_16_4": (PICTURE, 10, 2_748_890),
     "wrn_28_10": (PICTURE, 10, 36_479_194),
     "wrn_40_4": (PICTURE, 10, 8_949_210),
