@@ -10,14 +10,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnn.data.info import DatasetInfo
-from cnn.data.pipeline import EvalBatches
+from cnn.data.pipeline import EvalBatches, example_shape
 from cnn.data.sources import Source
 from cnn.errors import UserError
 from cnn.mesh import make_mesh, on_cpu
 from cnn.models import build_model
 from cnn.state import init_variables
 from cnn.tasks import build_task
-from cnn.transforms import build_transforms
+from cnn.transforms import build_transforms, check_transforms
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -27,6 +27,7 @@ class Built:
     """What a config stands for, besides its data.
 
     Attributes:
+      input_shape: of one input as the network sees it, after the transforms; None where nobody knows.
       shapes: of the model's variables.
     """
 
@@ -35,10 +36,11 @@ class Built:
     info: DatasetInfo
     task: Any
     model: Any
+    input_shape: tuple[int, ...] | None = None
 
     def inputs(self) -> jax.Array:
         """The model's input for one example, zeros; to be traced."""
-        return self.task.inputs(self.task.init_batch())
+        return self.task.inputs(self.task.init_batch(self.input_shape))
 
     def init(self) -> dict[str, Any]:
         """Fresh variables; pure, for `jit` and `eval_shape`."""
@@ -49,12 +51,31 @@ class Built:
         return jax.eval_shape(self.init)
 
 
-def build(config: ConfigDict, info: DatasetInfo) -> Built:
-    """Task, model and mesh of a config, for data that `info` describes.
+def network_shape(config: ConfigDict, info: DatasetInfo, source: Source) -> tuple[int, ...]:
+    """Shape of one input as the network sees it in evaluation: that of the first example.
 
     Raises:
-      UserError: an unknown name or option, or a model that does not take inputs of this shape.
+      UserError: a transform that is not for these data, or the example cannot be read.
     """
+    transforms = build_transforms(config.input.eval_transforms)
+    check_transforms(transforms, info)
+    return example_shape(source, transforms)[info.input_key][0]
+
+
+def build(
+    config: ConfigDict, info: DatasetInfo, input_shape: tuple[int, ...] | None = None
+) -> Built:
+    """Task, model and mesh of a config, for data that `info` describes.
+
+    Args:
+      input_shape: `network_shape` of the data; None takes the shape before the transforms.
+
+    Raises:
+      UserError: an unknown name or option, a transform that is not for these data, or a model that does
+        not take inputs of this shape.
+    """
+    for transforms in (config.input.train_transforms, config.input.eval_transforms):
+        check_transforms(build_transforms(transforms), info)
     mesh = make_mesh(config.mesh)
     if config.dtype not in ("auto", *DTYPES):
         raise UserError(f"dtype '{config.dtype}' is unknown. Valid: auto, {', '.join(DTYPES)}")
@@ -68,7 +89,7 @@ def build(config: ConfigDict, info: DatasetInfo) -> Built:
     model = build_model(
         config.model.name, {"num_classes": task.num_outputs, "dtype": dtype} | _options(config.model)
     )
-    built = Built(config, mesh, info, task, model)
+    built = Built(config, mesh, info, task, model, input_shape)
     try:
         _ = built.shapes
     except UserError:
@@ -97,7 +118,9 @@ def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatch
     )
 
 
-def model_card(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
+def model_card(
+    config: ConfigDict, info: DatasetInfo, input_shape: tuple[int, ...] | None = None
+) -> dict[str, Any]:
     """What someone who has only a checkpoint must know to use it."""
     return {
         "task": config.task.name,
@@ -106,6 +129,7 @@ def model_card(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
         "classes": list(info.class_names),
         "input": info.input_key,
         "input_shape": list(info.input_shape),
+        "network_shape": list(input_shape or ()),
         "mean": list(config.input.mean),
         "std": list(config.input.std),
         "eval_transforms": config.input.eval_transforms.to_dict(),

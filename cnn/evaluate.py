@@ -1,5 +1,6 @@
 """`cnn evaluate`: scores a checkpoint on any split, every example exactly once."""
 
+import contextlib
 import dataclasses
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from cnn import checkpoint, flags, metrics
 from cnn import config as configs
-from cnn.build import Built, build, eval_batches
+from cnn.build import Built, build, eval_batches, network_shape
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated, to_global
@@ -66,11 +67,12 @@ class Evaluator:
 
         ahead = 0 if lockstep(self._built.mesh) else AHEAD
         place = lambda batch: (batch["valid"], to_global(batch, self._place))  # noqa: E731
-        for valid, batch in iterate(batches, place=place):
-            flying.append((valid, *self._step(variables, batch)))
-            seen += int(valid.sum())
-            if len(flying) > ahead:
-                land()
+        with contextlib.closing(iterate(batches, place=place)) as data:
+            for valid, batch in data:
+                flying.append((valid, *self._step(variables, batch)))
+                seen += int(valid.sum())
+                if len(flying) > ahead:
+                    land()
         while flying:
             land()
         if seen != batches.size:
@@ -100,9 +102,10 @@ def evaluate(
     config = configs.for_this_machine(meta["config"])
     config.input.data_dir = data_dir or config.input.data_dir
     dataset = open_dataset(config.input)
-    built = build(config, dataset.info)
     split = split or config.eval.test_split or config.eval.split
-    batches = eval_batches(built, dataset.source(split), batch_size)
+    source = dataset.source(split)
+    built = build(config, dataset.info, network_shape(config, dataset.info, source))
+    batches = eval_batches(built, source, batch_size)
     variables = jax.device_put(variables, replicated(built.mesh))
     scores = Evaluator(built).score(variables, batches)
     return {

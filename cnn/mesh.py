@@ -50,8 +50,8 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
     """One sharding per leaf of a state tree.
 
     Parameters whose whole name matches the regex `fsdp`, and with them their optimizer moments and
-    averages, whose names end in the parameter's, are split along their largest axis that the device count divides; all others
-    are replicated.
+    averages, whose names end in the parameter's, are split along their largest axis that the device
+    count divides; all others are replicated.
 
     Raises:
       UserError: `fsdp` is not a regular expression, or it matches nothing.

@@ -1,6 +1,7 @@
 """What a run will do, before anything is computed: data, network, optimizer, durations, placement."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from cnn import step, tree
-from cnn.build import Built, build, eval_batches, model_card
+from cnn.build import Built, build, eval_batches, model_card, network_shape
 from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
 from cnn.data.pipeline import EvalBatches, TrainBatches
@@ -61,6 +62,11 @@ class Plan:
         """One sharding per leaf of the state."""
         return jax.tree.map(lambda x: x.sharding, self.abstract)
 
+    @property
+    def patience(self) -> float:
+        """Evaluations without improvement before stopping early."""
+        return self.config.eval.patience or math.inf
+
     def place(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
         """This process's rows of a batch on the devices."""
         return to_global(batch, batch_sharding(self.built.mesh))
@@ -71,7 +77,8 @@ class Plan:
             "step": step,
             "position": step * self.config.input.batch_size,
             "config": self.config.to_dict(),
-            "card": model_card(self.config, self.built.info),
+            "card": model_card(self.config, self.built.info, self.built.input_shape),
+            "data": self.dataset.fingerprint,
         }
 
     def seen(self) -> Source:
@@ -84,7 +91,10 @@ class Plan:
         ema = self.config.optim.ema_decay > 0
         if variables is None:
             make = jax.jit(
-                lambda: new_state(self.built.init(), self.tx, ema), out_shardings=self.placement
+                lambda: new_state(self.built.init(), self.tx, ema),
+                out_shardings=self.placement,
+                # Runs once: optimizing the random numbers of a ResNet takes XLA:CPU half a minute.
+                compiler_options={"xla_backend_optimization_level": 0} if on_cpu(self.built.mesh) else None,
             )
             return make()
         return jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)(variables)
@@ -117,9 +127,9 @@ def make_plan(config: ConfigDict) -> Plan:
     """
     check(config)
     dataset = open_dataset(config.input)
-    built = build(config, dataset.info)
-    _check_metric(built)
     source = dataset.source(config.input.train_split)
+    built = build(config, dataset.info, network_shape(config, dataset.info, source))
+    _check_metric(built)
     parts = built.mesh.size * config.optim.accumulate_steps
     if config.input.batch_size < 1 or config.input.batch_size % parts:
         raise UserError(
@@ -164,7 +174,7 @@ def make_plan(config: ConfigDict) -> Plan:
 def _check_metric(built: Built) -> None:
     """Raises UserError unless the task finalizes `eval.metric` as a number."""
     eval_step = step.make_eval_step(built.model, built.task)
-    sums, _ = jax.eval_shape(eval_step, built.shapes, built.task.init_batch())
+    sums, _ = jax.eval_shape(eval_step, built.shapes, built.task.init_batch(built.input_shape))
     found = built.task.finalize(jax.tree.map(lambda x: np.zeros(x.shape), sums))
     scalars = [name for name, value in found.items() if isinstance(value, float)]
     if built.config.eval.metric not in scalars:

@@ -36,7 +36,9 @@ class Predictor:
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
         self.card = meta["card"]
         config = configs.for_this_machine(meta["config"])
-        self._built = build(config, info_from_card(self.card))
+        self._built = build(
+            config, info_from_card(self.card), tuple(self.card["network_shape"]) or None
+        )
         self._transforms = build_transforms(config.input.eval_transforms)
         self._variables = jax.device_put(variables, replicated(self._built.mesh))
         self._step = jax.jit(make_predict_step(self._built.model, self._built.task))

@@ -1,6 +1,5 @@
 """What a run leaves behind: the test score beside the baselines, pictures, summary.json."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from cnn.build import Built, eval_batches
 from cnn.checkpoint import versions
 from cnn.data.order import Draws
 from cnn.data.pipeline import load
-from cnn.data.sources import Source
+from cnn.data.sources import Source, labels
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator, scalars_text
+from cnn.figures import figure
 from cnn.plan import Plan
 from cnn.stopping import Best
 from cnn.transforms import build_transforms
@@ -28,7 +28,7 @@ def _examples(built: Built, source: Source) -> dict[str, np.ndarray] | None:
     """A whole split as the network sees it before normalisation; None when that is too much to hold."""
     transforms = build_transforms(built.config.input.eval_transforms)
     one = load(source, transforms, np.arange(1), Draws(0, np.arange(1)))
-    if len(source) * math.prod(one[built.info.input_key].shape) > WHOLE:
+    if len(source) * sum(value.nbytes for value in one.values()) > WHOLE:
         return None
     rows = np.arange(len(source))
     parts = [
@@ -54,7 +54,7 @@ def finish(
         scores = evaluator.score(variables, eval_batches(built, test), keep=True)
         summary["test"] = scores.metrics | {"split": config.eval.test_split, "examples": len(test)}
         examples = _examples(built, test)
-        if config.eval.baselines and examples is not None:
+        if config.eval.baselines:
             summary["baselines"] = _baselines(plan, examples)
         if examples is not None:
             figures += built.task.draw(scores.predictions, examples, str(folder.figures))
@@ -67,13 +67,19 @@ def finish(
     return summary
 
 
-def _baselines(plan: Plan, test: dict[str, np.ndarray]) -> dict[str, Any]:
+def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]:
     """Fitted on everything that the network may have learned from, so that they are not held back."""
-    examples = _examples(plan.built, plan.seen())
-    if examples is None:
+    built, seen = plan.built, plan.seen()
+    if built.task.baselines_read(built.input_shape):
+        train = _examples(built, seen)
+    else:  # the labels alone
+        found = [labels(source) for source in (seen, plan.test)]
+        train, test = ({"label": label} if label is not None else None for label in found)
+    if train is None or test is None:
+        print("no baselines: the data are too large to hold", flush=True)
         return {}
     try:
-        return plan.built.task.baselines(examples, test, plan.config.seed)
+        return built.task.baselines(train, test, plan.config.seed)
     except UserError as error:  # an extra is missing: the run itself is whole
         print(f"no baselines: {error}", flush=True)
         return {}
@@ -123,12 +129,8 @@ def _curves(folder: Workdir) -> list[str]:
                 scores.setdefault(name.removeprefix("eval/"), []).append((row["step"], value))
     if not loss:
         return []
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return []
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    sheet = figure(11, 3.4)
+    left, middle, right = sheet.subplots(1, 3)
     left.plot(*zip(*loss, strict=True), lw=1, label="training")
     if "loss" in scores:
         left.plot(*zip(*scores.pop("loss"), strict=True), "o-", ms=3, label="evaluation")
@@ -143,5 +145,5 @@ def _curves(folder: Workdir) -> list[str]:
     right.set(title="learning rate", xlabel="step")
     folder.figures.mkdir(exist_ok=True)
     path = folder.figures / "curves.png"
-    figure.savefig(path, dpi=110)
+    sheet.savefig(path, dpi=110)
     return [str(path)]

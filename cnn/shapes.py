@@ -6,14 +6,10 @@ s key length. Channels come last everywhere.
 
 from typing import Any
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float
 
 Batch = dict[str, Any]  # one stacked example dict; `valid` is bool `b`
 Outputs = dict[str, Any]  # what a model returns: stage1 .. stageN, pre_logits, logits
 
 Logits = Float[Array, "b k"]
 PerExample = Float[Array, " b"]
-Labels = Int[Array, " b"]
-Valid = Bool[Array, " b"]
-Images = Float[Array, "b h w c"]
-ByteImages = UInt8[Array, "b h w c"]

@@ -67,6 +67,11 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
     restored = checkpoints.restore(plan.abstract)
     if restored:
         state, meta = restored
+        if meta["data"] != plan.dataset.fingerprint:
+            raise UserError(
+                f"the data '{config.input.dataset}' changed since step {int(state.step)} was saved; put them "
+                f"back, or start in another --workdir with --config.init_from={checkpoints.directory}"
+            )
         checkpoints.set_aside_after(int(state.step))
         print(f"resume at step {int(state.step)} of {plan.total}", flush=True)
         return state, Best.from_json(config.eval.mode, meta["loop"])
@@ -84,6 +89,8 @@ class Run:
         self.plan, self.folder, self.checkpoints, self.clock = plan, folder, checkpoints, clock
         self.state, self.best = start(plan, checkpoints)
         self.step = self.start = int(self.state.step)
+        how = plan.config.input
+        self.data = iterate(plan.batches, self.start, how.threads, how.workers, plan.place)
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
         main = jax.process_index() == 0
@@ -102,26 +109,23 @@ class Run:
         profiler = Profiler(config.profile_steps, self.folder.path / "profile")
         deadline = Deadline(config.max_minutes)
         ahead = 0 if lockstep(plan.built.mesh) else AHEAD
-        threads, workers = config.input.threads, config.input.workers
-        data = iterate(plan.batches, self.start, threads, workers, plan.place)
         self.clock.lap()
         for now in range(self.start, plan.total):
             self.step = now
-            if now > self.start:
-                if plan.watched and now % plan.eval_every == 0:
-                    self.evaluate()
-                if now % plan.save_every == 0:
-                    self.save()
+            if now > self.start and plan.watched and now % plan.eval_every == 0:
+                self.evaluate()
+            if self.best.stale >= plan.patience:
+                self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
+                break  # not saved yet: `settle` saves what it makes of this state
+            if now > self.start and now % plan.save_every == 0:
+                self.save()
             reason = interrupts.received or deadline.passed()
             if reason:
                 self.save()
                 return reason
-            if config.eval.patience and self.best.stale >= config.eval.patience:
-                self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
-                break
             profiler.at(now, self.state)
             with self.clock.time("input"):
-                batch = next(data)
+                batch = next(self.data)
             self.state, aux = self.train_step(self.state, batch)
             self.waiting.append((now, aux))
             if now == self.start:
@@ -187,7 +191,8 @@ class Run:
         self.writer.scalars(self.step, scalars)
         self.bar.say(scalars_text(f"step {self.step} {config.split}", scores))
         value = scores[config.metric]
-        if self.best.update(value, self.step) or self.plan.config.checkpoint.keep_best > 1:
+        better, many = self.best.update(value, self.step), self.plan.config.checkpoint.keep_best > 1
+        if better or many and self.best.stale < self.plan.patience:
             self.save(value)
 
     def log(self, keep: int) -> None:
@@ -223,6 +228,7 @@ class Run:
 
     def close(self) -> None:
         """Waits for the last save; closes the files."""
+        self.data.close()
         self.bar.close()
         self.writer.close()
         self.checkpoints.close()

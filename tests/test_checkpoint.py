@@ -161,6 +161,7 @@ def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, capfd, damage
     assert "warning" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_best_gives_way_to_the_next(tmp_path, capfd, damage):
     write(tmp_path, [2, 4, 6], {2: 0.5, 4: 0.7}, keep_last=3)
@@ -171,6 +172,7 @@ def test_damaged_best_gives_way_to_the_next(tmp_path, capfd, damage):
     assert step == 2 and ("warning: checkpoint 4: " in error or "metadata" in damage or "step" in damage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_prediction_from_a_damaged_one_is_one_clear_line(tmp_path, damage):
     write(tmp_path / "checkpoints", [2, 4], {4: 0.7})

@@ -13,7 +13,6 @@ from cnn.plan import make_plan
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(ROOT.glob("configs/**/*.py"))
 PATHS = [str(file.relative_to(ROOT)) for file in FILES]
-# Images of 128 to 224 pixels: the smoke form is for them, the plan only has shapes.
 
 
 def summary_of(workdir: Path) -> dict:
@@ -52,12 +51,6 @@ def test_the_full_form_makes_a_plan(path):
     shapes = jax.eval_shape(plan.train_step(), plan.abstract, batch)
     assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, plan.abstract)
     assert shapes[1]["loss"].shape == ()
-    assert "not run" in c_docstring(path) or "%" in c_docstring(path)
-
-
-def c_docstring(path: str) -> str:
-    """What a config says of itself: the expected number, or that it was not run."""
-    return (ROOT / path).read_text().split('"""')[1].lower()
 
 
 def test_your_own_folder_of_images(tmp_path, monkeypatch, capfd):
@@ -81,6 +74,6 @@ def test_your_own_folder_of_images(tmp_path, monkeypatch, capfd):
     assert found["baselines"]["majority"]["accuracy"] <= 1
 
     shown = tmp_path / "images" / "dogs" / "3.png"
-    assert cli.main(["predict", f"--workdir={tmp_path}/run", str(shown), "--json"]) == 0
+    assert cli.main(["predict", f"--workdir={tmp_path}/run", str(shown), "--json"]) == 0, capfd.readouterr().err
     row = json.loads(capfd.readouterr().out)
     assert row["path"] == str(shown) and row["class"] in ("cats", "dogs")

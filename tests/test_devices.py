@@ -83,6 +83,7 @@ def test_what_the_rule_names_is_sharded_and_nothing_else(fsdp):
         assert names == wanted[fsdp]
 
 
+@pytest.mark.slow
 def test_steps_are_awaited_on_simulated_devices(tmp_path, monkeypatch):
     """XLA:CPU deadlocks when steps with collectives of several devices are in flight."""
     make, unready = Plan.train_step, []

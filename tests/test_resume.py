@@ -35,12 +35,12 @@ def uninterrupted(runs, tmp_path_factory):
     """`uninterrupted(config)`: the workdir of a run of it that nothing disturbed; once per config."""
     done = {}
 
-    def run(settings):
-        text = config.to_json(settings)
-        if text not in done:
-            done[text] = tmp_path_factory.mktemp("uninterrupted")
-            assert runs.run(settings, done[text]) == 0, runs.log(done[text])
-        return done[text]
+    def run(settings, **options):
+        key = config.to_json(settings) + repr(options)
+        if key not in done:
+            done[key] = tmp_path_factory.mktemp("uninterrupted")
+            assert runs.run(settings, done[key], **options) == 0, runs.log(done[key])
+        return done[key]
 
     return run
 
@@ -116,7 +116,7 @@ def test_every_epoch_is_a_permutation_and_each_is_another(runs, uninterrupted):
     assert epochs[0] != epochs[1] != list(range(EXAMPLES))
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)])
 def test_signal_saves_and_the_same_command_goes_on(runs, uninterrupted, tmp_path, name):
     workdir, number = tmp_path / name, signal.Signals[name]
     assert runs.run(tiny(), workdir, {"at": "after_step", "n": 7, "signal": number}) == INTERRUPTED
@@ -136,6 +136,7 @@ def test_finished_run_is_already_complete(runs, uninterrupted, tmp_path):
     assert after == before
 
 
+@pytest.mark.slow
 def test_time_budget_stops_and_goes_on(runs, uninterrupted, tmp_path):
     workdir, settings = tmp_path / "budget", tiny(total_steps=3, max_minutes=0.002)  # 0.12 s: one step
     assert [runs.run(settings, workdir) for _ in range(3)] == [INTERRUPTED, INTERRUPTED, 0], runs.log(workdir)
@@ -143,6 +144,8 @@ def test_time_budget_stops_and_goes_on(runs, uninterrupted, tmp_path):
     same_result(runs, workdir, uninterrupted(tiny(total_steps=3)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("keep_best", [1, 3])  # with more than one, all evaluated states are saved
 @pytest.mark.parametrize(
     "kills",
     [
@@ -153,20 +156,30 @@ def test_time_budget_stops_and_goes_on(runs, uninterrupted, tmp_path):
     ],
     ids=lambda kills: "+".join(kill["at"] for kill in kills),
 )
-def test_early_stopping_decides_alike(runs, uninterrupted, tmp_path, kills):
-    # The loss falls, so that by this mode the first evaluation stays the best; step 15 is one to save at.
-    watch = {"eval__metric": "loss", "eval__mode": "max", "eval__patience": 2}
-    settings = tiny(optim__lr=0.2, eval__recalibrate_batches=2, **watch)
-    reference = uninterrupted(settings)
+def test_early_stopping_decides_alike(runs, uninterrupted, tmp_path, kills, keep_best):
+    # The first evaluation stays the best; step 15 is one to save at.
+    settings = tiny(eval__patience=2, eval__recalibrate_batches=2, checkpoint__keep_best=keep_best)
+    reference = uninterrupted(settings, stale=True)
     assert "step 15: no better in 2 evaluations, stopping early" in runs.log(reference)
-    workdir = tmp_path / "early"
+    workdir = tmp_path / f"early{keep_best}{len(kills)}{kills[0]['at']}"
     for kill in kills:
-        assert runs.run(settings, workdir, kill) == KILLED, f"{kill}:\n{runs.log(workdir)}"
-    assert runs.run(settings, workdir) == 0, runs.log(workdir)
+        assert runs.run(settings, workdir, kill, stale=True) == KILLED, f"{kill}:\n{runs.log(workdir)}"
+    assert runs.run(settings, workdir, stale=True) == 0, runs.log(workdir)
     same_result(runs, workdir, reference)
     summaries = [json.loads((w / "summary.json").read_text()) for w in (workdir, reference)]
     assert summaries[0]["steps"] == summaries[1]["steps"] == 15
     assert summaries[0]["best"] == summaries[1]["best"]
+
+
+@pytest.mark.slow
+def test_last_state_is_recalibrated_and_saved(runs, uninterrupted):
+    """Also where a step to save at and the end of an early stopped run fall together."""
+    with_it, without = (
+        runs.arrays(uninterrupted(tiny(eval__patience=2, eval__recalibrate_batches=n), stale=True))
+        for n in (2, 0)
+    )
+    for name, value in with_it.items():
+        assert np.array_equal(value, without[name]) != ("batch_stats/" in name), name
 
 
 CONFIG_FILE = """
@@ -245,6 +258,7 @@ def poison(monkeypatch, row):
     monkeypatch.setattr(Dataset, "source", poisoned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "poisoned", "names"),
     [

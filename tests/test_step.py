@@ -25,6 +25,7 @@ from tests.support.runs import tiny
 
 INFO = DatasetInfo("made", "image", (16, 16, 3), tuple("abcd"))
 TASK = build_task("classification", INFO)
+RATE = optax.constant_schedule(0.1)  # only reported by the step
 RATE = optax.constant_schedule(0.1)  # only reported; each optimizer here has its own
 
 

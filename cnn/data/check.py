@@ -91,14 +91,6 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
     return {"splits": report, "shared": shared, "problems": problems, "notes": notes}
 
 
-def labels_of(source: Source, limit: int = 100_000) -> np.ndarray:
-    """Labels of a source, of `limit` evenly spaced examples where it is larger and not in memory."""
-    if isinstance(source, ArraySource):
-        return source.arrays["label"]
-    rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(np.int64))
-    return np.array([int(source[int(i)]["label"]) for i in rows])
-
-
 def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, Any]:
     """Count, shapes, mean and standard deviation per channel (images in 0..1) and class balance.
 

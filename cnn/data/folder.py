@@ -1,5 +1,8 @@
 """Your own images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*.
 
+DIR/CLASS/* is split 80/10/10 by a hash of each file's path. Where DIR has `train` but not both of the
+others, each absent one is 10 % of `train`, taken out of it in the same way.
+
 Every file is decoded once up front, so nothing breaks in epoch 3. The verdicts are kept in the cache,
 by path, size and time of change, never in your folder.
 """
@@ -70,12 +73,11 @@ class Folder(Provider):
         self._notes: list[str] = []
         self._pixels: dict[str, int] = {}
         self._arrays: dict[str, ArraySource] = {}
+        self._bytes: dict[str, int] = {}  # of each file
         classes = tuple(f"class{i}" for i in range(10))  # for fake data without a folder
         if self.root:
             self._split_folders = _find_splits(self.root)
             classes = _find_classes(self.root, self._split_folders)
-            if self._split_folders:
-                self.splits = tuple(self._split_folders)
         self.info = DatasetInfo("folder", "image", (None, None, 3), classes)
 
     def prepare(self) -> None:
@@ -90,8 +92,10 @@ class Folder(Provider):
             return
         found = list(self._files())
         verdicts = check([file for file, _, _ in found], self.root)
-        good = [entry for entry in found if not verdicts[entry[0]][2]]
-        self._report({file: verdicts[file][2] for file, _, _ in found if verdicts[file][2]}, len(found))
+        reasons = {file: verdicts[file][3] for file, _, _ in found}
+        good = [entry for entry in found if not reasons[entry[0]]]
+        self._bytes = {file: verdicts[file][0] for file, _, _ in good}
+        self._report({file: reason for file, reason in reasons.items() if reason}, len(found))
         present = {label for _, label, _ in good}
         for label, name in enumerate(self.info.class_names):
             if label not in present:
@@ -101,25 +105,27 @@ class Folder(Provider):
             labels = np.array([label for _, label, _ in chosen], np.int32)
             files = [file for file, _, _ in chosen]
             self._sources[split] = FolderSource(self.root, files, labels, f"folder '{split}'")
-            self._pixels[split] = sum(verdicts[file][0] * verdicts[file][1] for file in files)
+            self._pixels[split] = sum(verdicts[file][1] * verdicts[file][2] for file in files)
+            if self._split_folders and split not in self._split_folders:
+                self._notes.append(
+                    f"{self.root} has no '{split}': {len(files)} images of 'train' are taken for it"
+                )
         missing = present - set(self._sources["train"].labels.tolist())
         if missing:
             names = ", ".join(self.info.class_names[label] for label in sorted(missing))
             self._notes.append(f"{self.root}: no training image of {names}")
-        shapes = {tuple(verdicts[file][:2]) for file, _, _ in good}
+        shapes = {tuple(verdicts[file][1:3]) for file, _, _ in good}
         if len(shapes) == 1:
             self.info = DatasetInfo("folder", "image", (*shapes.pop(), 3), self.info.class_names)
 
     def _files(self) -> Iterator[tuple[str, int, str]]:
         """(path relative to the root with '/', label, split)."""
-        if self._split_folders:
-            places = [(self._split_folders[split], split) for split in self.splits]
-        else:
-            places = [("", "")]
-        for folder, split in places:
+        absent = [split for split in self.splits if split not in self._split_folders]
+        for split, folder in (self._split_folders or {"train": ""}).items():
             for label, name in enumerate(self.info.class_names):
                 for file in _walk(self.root, os.path.join(folder, name)):
-                    yield file, label, split or _split_of(file)
+                    drawn = _split_of(file) if split == "train" else split
+                    yield file, label, drawn if drawn in absent else split
 
     def _report(self, left_out: dict[str, str], total: int) -> None:
         by_reason = collections.defaultdict(list)
@@ -137,6 +143,12 @@ class Folder(Provider):
 
     def _summary(self) -> str:
         return " ".join(self._notes)
+
+    def contents(self) -> Iterator[str]:
+        for split in self.splits:
+            source = self._sources[split]
+            for file, label in zip(source.files, source.labels.tolist(), strict=True):
+                yield f"{split}/{label}/{self._bytes[file]}/{file}"
 
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
@@ -226,8 +238,8 @@ def _split_of(file: str) -> str:
     return "train" if value < TRAIN else "validation" if value < TRAIN + VALIDATION else "test"
 
 
-def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, str]]:
-    """(height, width, reason) per file; see `images.inspect`. Only new and changed files are decoded."""
+def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, int, str]]:
+    """(bytes, height, width, reason) per file; see `images.inspect`. Only new and changed ones are decoded."""
     digest = hashlib.blake2b(root.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     kept_in = paths.cache_dir() / "folders" / f"{digest}.json"
     try:
@@ -268,7 +280,7 @@ def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, str]]:
     if todo:
         kept = {file: kept[file] for file in files}
         save()
-    return {file: tuple(kept[file][2:]) for file in files}
+    return {file: (kept[file][0], *kept[file][2:]) for file in files}
 
 
 def folder(data_dir: str = "") -> Folder:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from cnn.errors import UserError
-
 EMPTY, NO_IMAGE, DAMAGED = "empty file", "not an image", "truncated or damaged"
 TOO_LARGE, PIXEL_TYPE, UNREADABLE = "too many pixels", "unsupported pixel type", "cannot be opened"
 
@@ -27,10 +25,7 @@ def decode_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       BadImage: with the reason.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise UserError("reading image files needs Pillow: pip install 'cnn[data]'") from error
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         content = file if isinstance(file, bytes) else _content(file)

@@ -15,14 +15,12 @@ class DatasetInfo:
       input_key: 'image' (uint8 `h w c`) or 'series' (float32 `t c`).
       input_shape: shape of one input; None where it differs between examples.
       class_names: by label; empty for tasks without classes.
-      train_examples: size of the split 'train', or None before it is prepared.
     """
 
     name: str
     input_key: str
     input_shape: tuple[int | None, ...]
     class_names: tuple[str, ...]
-    train_examples: int | None = None
 
     @property
     def num_classes(self) -> int:

@@ -9,18 +9,7 @@ from cnn.data import Dataset
 from cnn.data.order import Draws, indices
 from cnn.data.pipeline import load
 from cnn.data.sources import Source
-from cnn.errors import UserError
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("pictures need matplotlib: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
+from cnn.figures import figure
 
 
 def _some_of_each_class(source: Source, classes: int, count: int) -> dict[int, list[int]]:
@@ -42,15 +31,14 @@ def contact_sheet(
 
     Without transforms, the other columns are other examples of the class.
     """
-    plt = _pyplot()
     source, info = dataset.source(split), dataset.info
     key, wanted = info.input_key, 1 if transforms else columns + 1
     chosen = list(_some_of_each_class(source, info.num_classes, wanted).items())[:rows]
     side = 1.1 if key == "image" else 1.6
     width, height = side * (columns + 1) + 1.5, 1.15 * len(chosen) + 0.7
-    figure, axes = plt.subplots(len(chosen), columns + 1, figsize=(width, height), squeeze=False)
-    # By hand: the automatic layout takes seconds for so many axes.
-    figure.subplots_adjust(1.4 / width, 0.1 / height, 1 - 0.1 / width, 1 - 0.6 / height, 0.06, 0.06)
+    sheet = figure(width, height, layout="none")  # the automatic one takes seconds for so many axes
+    axes = sheet.subplots(len(chosen), columns + 1, squeeze=False)
+    sheet.subplots_adjust(1.4 / width, 0.1 / height, 1 - 0.1 / width, 1 - 0.6 / height, 0.06, 0.06)
     for line, (label, found) in zip(axes, chosen, strict=True):
         values = [source[i][key] for i in found]
         for column in range(1, columns + 1) if transforms else ():
@@ -72,9 +60,8 @@ def contact_sheet(
     if transforms:
         axes[0, 0].set_title("original", fontsize=9)
     names = ", ".join(type(transform).__name__ for transform in transforms) or "no transforms"
-    figure.suptitle(f"{info.name} '{split}': {names}", fontsize=10)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    sheet.suptitle(f"{info.name} '{split}': {names}", fontsize=10)
+    sheet.savefig(path, dpi=110)
     return path
 
 
@@ -85,12 +72,10 @@ def _limits(value: np.ndarray) -> tuple[float, float]:
 
 def class_balance(dataset: Dataset, counts: dict[str, list[int]], path: Path) -> Path:
     """Share of each class in every split, as bars; the classes by their label."""
-    plt = _pyplot()
     names = dataset.info.class_names
     many = len(names) > 40
-    figure, axis = plt.subplots(
-        figsize=(8, 4) if many else (max(5.0, 0.5 * len(names) + 2), 4), layout="constrained"
-    )
+    bars = figure(8.0 if many else max(5.0, 0.5 * len(names) + 2), 4.0)
+    axis = bars.subplots()
     x, width = np.arange(len(names)), 0.8 / max(len(counts), 1)
     for k, (split, numbers) in enumerate(counts.items()):
         share = 100 * np.array(numbers) / max(sum(numbers), 1)
@@ -105,6 +90,5 @@ def class_balance(dataset: Dataset, counts: dict[str, list[int]], path: Path) ->
     axis.set_title(f"{dataset.info.name}: class balance")
     axis.set_ylim(0, 1.3 * axis.get_ylim()[1])  # room for the legend
     axis.legend(fontsize=8, loc="upper left")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    bars.savefig(path, dpi=110)
     return path

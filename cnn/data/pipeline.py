@@ -1,14 +1,14 @@
 """From a source to batches: `batches[step]` is a pure function of the step, on every host."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from cnn.data.order import Draws, indices
-from cnn.data.prefetch import prefetch
+from cnn.data.prefetch import Prefetcher, by_grain, in_order
 from cnn.data.sources import ArraySource, Example, Source
 from cnn.errors import UserError
 from cnn.transforms import Transform
@@ -205,21 +205,39 @@ def iterate(
     threads: int = 0,
     workers: int = 0,
     place: Callable[[Example], Any] = lambda batch: batch,
-) -> Iterator[Any]:
+) -> Prefetcher:
     """batches[start], batches[start + 1], ... prepared ahead of time, in order.
 
+    Where a batch is only a gather of arrays in memory, one plain thread serves it in a few microseconds;
+    Grain's iterator would cost more than such a batch itself. Close it (`contextlib.closing`) where it is
+    left before its end.
+
     Args:
-      place: what else to do with each batch, ahead of time where that is possible: moving it to the
-        devices.
-      threads: that prepare batches; 0 chooses for the source and the machine.
+      place: what else to do with each batch, also ahead of time: moving it to the devices.
+      threads: that prepare a batch each; 0 chooses for the source, the cores and about 1 GiB of batches.
       workers: processes that do so instead; for transforms in Python that hold the interpreter lock.
 
     Raises:
       Whatever preparing a batch raised, at the place where that batch would have come.
     """
-    return prefetch(batches, start, threads, workers, isinstance(batches.source, ArraySource), place)
+    if isinstance(batches.source, ArraySource) and not workers and threads in (0, 1):
+        return Prefetcher(in_order(batches, start), place)
+
+    def size() -> int:
+        arrays = example_shape(batches.source, batches.transforms).values()
+        return batches.local * sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays)
+
+    return Prefetcher(by_grain(batches, start, threads, workers, size), place)
 
 
-def take(batches: Any, count: int) -> list[Example]:
-    """The first `count` batches, for looking at."""
-    return list(itertools.islice((batches[i] for i in range(len(batches))), count))
+def example_shape(
+    source: Source, transforms: Sequence[Transform]
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """{name: (shape, dtype)} of example 0 after the transforms.
+
+    Raises:
+      UserError: it cannot be read, or not be transformed.
+    """
+    row = np.zeros(1, np.int64)
+    found = load(source, transforms, row, Draws(0, row))
+    return {name: (value.shape[1:], value.dtype) for name, value in found.items()}

@@ -1,40 +1,40 @@
-"""Preparing batches ahead of time: one light thread, Grain's threads, or Grain's worker processes."""
+"""Preparing batches ahead of time: in one thread, in Grain's threads, or in Grain's worker processes."""
 
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator
 from typing import Any
 
-
-def prefetch(
-    batches: Any, start: int, threads: int, workers: int, light: bool, place: Callable[[Any], Any]
-) -> Iterator[Any]:
-    """place(batches[start]), place(batches[start + 1]), ... in order; see `pipeline.iterate`.
-
-    Where a batch is only a gather of arrays in memory (`light`), one plain thread serves it in a few
-    microseconds; Grain's iterator would cost more than such a batch itself.
-    """
-    if light and not workers and threads in (0, 1):
-        return _OneThread(batches, start, place)
-    return map(place, _grain(batches, start, threads or min(16, os.cpu_count() or 1), workers))
+AHEAD = 4  # batches that are ready and placed
+AHEAD_BYTES = 1 << 30  # of them; of batches in the making too, unless the user chose the threads
+_THREADS = 16  # more hardly help: each prepares a batch of its own
 
 
-class _OneThread:
-    """place(batches[start]), place(batches[start + 1]), ...: a thread stays up to `ahead` batches in front.
+class Prefetcher:
+    """place(batch) of each batch, in order: a thread stays up to `ahead` batches (and 1 GiB) in front.
 
-    The thread starts at once, so that it works while the first step compiles, and ends with its iterator.
+    The thread starts at once, so that it works while the first step compiles. It ends with the batches,
+    with `close`, with this object and with the program.
+
+    Args:
+      batches: is closed by the thread.
     """
 
-    def __init__(self, batches: Any, start: int, place: Callable[[Any], Any], ahead: int = 4):
+    def __init__(
+        self, batches: Generator[Any, None, None], place: Callable[[Any], Any], ahead: int = AHEAD
+    ):
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
         self._room: queue.SimpleQueue = queue.SimpleQueue()  # a token per batch that may be prepared
-        for _ in range(ahead):
-            self._room.put(True)
-        arguments = (batches, start, place, self._ready, self._room)  # not self: it must be collectable
-        threading.Thread(target=_produce, args=arguments, daemon=True, name="cnn-batches").start()
+        self._room.put(True)  # the first batch tells how many there may be
+        stop = threading.Event()
+        arguments = (batches, place, ahead, self._ready, self._room, stop)  # not self: it must be collectable
+        thread = threading.Thread(target=_produce, args=arguments, daemon=True, name="cnn-batches")
+        self._end = weakref.finalize(self, _end, thread, self._room, stop)
+        thread.start()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> "Prefetcher":
         return self
 
     def __next__(self) -> Any:
@@ -46,37 +46,90 @@ class _OneThread:
         return batch
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, after the batch that it is at."""
+        self._end()
         self._ready.put((None, StopIteration()))
-        self._room.put(False)
 
-    def __del__(self) -> None:
-        self._room.put(False)
+
+def _end(thread: threading.Thread, room: queue.SimpleQueue, stop: threading.Event) -> None:
+    stop.set()
+    room.put(False)
+    if thread is not threading.current_thread():  # the garbage collector may run in it
+        thread.join(timeout=10)
 
 
 def _produce(
-    batches: Any,
-    start: int,
+    batches: Generator[Any, None, None],
     place: Callable[[Any], Any],
+    ahead: int,
     ready: queue.SimpleQueue,
     room: queue.SimpleQueue,
+    stop: threading.Event,
 ) -> None:
     try:
-        for step in range(start, len(batches)):
-            if not room.get():
+        for tokens in _tokens(room, stop):
+            batch = next(batches, None)
+            if batch is None:
+                ready.put((None, StopIteration()))
                 return
-            ready.put((place(batches[step]), None))
-        ready.put((None, StopIteration()))
+            if tokens == 0:
+                for _ in range(min(ahead, AHEAD_BYTES // max(batch_bytes(batch), 1)) - 1):
+                    room.put(True)
+            ready.put((place(batch), None))
+            del batch  # while this waits for room
     except BaseException as error:  # whatever it is, the caller has to see it
         ready.put((None, error))
+    finally:
+        batches.close()
 
 
-def _grain(batches: Any, start: int, threads: int, workers: int) -> Iterator[Any]:
+def _tokens(room: queue.SimpleQueue, stop: threading.Event) -> Generator[int, None, None]:
+    """0, 1, ... whenever there is room for another batch."""
+    count = 0
+    while room.get() and not stop.is_set():
+        yield count
+        count += 1
+
+
+def batch_bytes(batch: dict[str, Any]) -> int:
+    """Bytes of the arrays of a batch."""
+    return sum(value.nbytes for value in batch.values())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_count(workers: int, size: int) -> int:
+    """Threads for Grain (of each worker process, where there are any), by cores and bytes of a batch."""
+    share = max(workers, 1)
+    return max(1, min(_THREADS, cores() // share, AHEAD_BYTES // (share * max(size, 1))))
+
+
+def in_order(batches: Any, start: int) -> Generator[Any, None, None]:
+    """batches[start], batches[start + 1], ..."""
+    for step in range(start, len(batches)):
+        yield batches[step]
+
+
+def by_grain(
+    batches: Any, start: int, threads: int, workers: int, size: Callable[[], int]
+) -> Generator[Any, None, None]:
+    """The same, several at a time.
+
+    Args:
+      threads: 0 chooses; workers: processes, 0 for none.
+      size: tells the bytes of a batch.
+    """
     import grain
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain reads its own flags, also where nobody parsed any
         flags.FLAGS.mark_as_parsed()
+    threads = threads or thread_count(workers, size())
     # Sliced, not `set_next_index`: that is refused with worker processes. Buffers count batches here.
     dataset = grain.MapDataset.source(batches)[start:].to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
@@ -84,4 +137,8 @@ def _grain(batches: Any, start: int, threads: int, workers: int) -> Iterator[Any
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         dataset = dataset.mp_prefetch(options)
-    return iter(dataset)
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

@@ -89,6 +89,11 @@ class Records(Provider):
                 self.builder.download_and_prepare()
         except UserError:
             raise
+        except ImportError as error:  # of what the examples come from
+            package = (error.name or str(error)).split(".")[0]
+            raise UserError(
+                f"preparing {self.info.name} needs the package '{package}': pip install 'cnn[data]'"
+            ) from error
         except Exception as error:
             if not self._help:
                 raise
@@ -119,6 +124,9 @@ class Records(Provider):
         except Exception:  # whatever a truncated file makes the readers raise
             return False
         return True
+
+    def contents(self) -> tuple[str, ...]:
+        return (self.builder.info.full_name,)
 
     def sizes(self) -> dict[str, int]:
         return {name: self.builder.info.splits[name].num_examples for name in self.splits}

@@ -138,6 +138,20 @@ class CachedSource:
         return {"source": self.source, "_kept": {}}  # a worker process fills its own
 
 
+def labels(source: Source) -> np.ndarray | None:
+    """Labels of all examples where they are known without decoding the inputs, else None."""
+    if isinstance(source, ArraySource):
+        return source.arrays["label"]
+    if isinstance(source, CachedSource):
+        return labels(source.source)
+    if isinstance(source, SplitSource):
+        parts = [(labels(part), start, stop) for part, start, stop in source.parts]
+        if any(found is None for found, _, _ in parts):
+            return None
+        return np.concatenate([found[start:stop] for found, start, stop in parts])
+    return getattr(source, "labels", None)
+
+
 def in_memory(source: Source, chunk: int = 256) -> ArraySource:
     """Decodes everything once into stacked arrays.
 

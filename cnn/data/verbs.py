@@ -9,7 +9,7 @@ from cnn import config as configs
 from cnn import flags
 from cnn.data import DATASETS, Dataset, open_dataset
 from cnn.errors import UserError, unknown
-from cnn.transforms import build_transforms
+from cnn.transforms import build_transforms, check_transforms
 
 ABOUT = {
     "prepare": "Downloads or generates a data set and writes it as ArrayRecord files, once.",
@@ -70,6 +70,7 @@ def show(config: Any, args: Any) -> int:
     splits = _splits(config, dataset, bool(args.config))
     stats = {split: checks.statistics(dataset, split) for split in splits}
     transforms = build_transforms(config.input.train_transforms)
+    check_transforms(transforms, dataset.info)
     out = Path(args.out or f"data_{dataset.info.name}")
     out.mkdir(parents=True, exist_ok=True)
     drawn = args.split or splits[0]

@@ -19,8 +19,12 @@ class Task(Protocol):
     def num_outputs(self) -> int:
         """The model's `num_classes`."""
 
-    def init_batch(self) -> Batch:
-        """A batch of one zero example, of the shapes and types that the pipeline delivers."""
+    def init_batch(self, input_shape: tuple[int, ...] | None = None) -> Batch:
+        """A batch of one zero example, of the types that the pipeline delivers.
+
+        Args:
+          input_shape: of one input after the transforms; None is the data set's own.
+        """
 
     def augment(self, batch: Batch, rng: Key[Array, ""]) -> Batch:
         """On-device augmentation that mixes examples. May replace the input and add soft targets."""
@@ -29,7 +33,7 @@ class Task(Protocol):
         """The model's input, float32, normalised. Values that are not finite stay so."""
 
     def loss(self, out: Outputs, batch: Batch) -> PerExample:
-        """Loss of each example, float32. Padding is not masked here; the step does that."""
+        """Loss of each example, float32. Only evaluation batches hold padding; `metrics` masks it."""
 
     def metrics(self, out: Outputs, batch: Batch) -> dict[str, tuple[Array, Array]]:
         """{name: (sum, count)} over the rows where `batch['valid']`; see `cnn.metrics`."""
@@ -43,10 +47,16 @@ class Task(Protocol):
     def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
         """One row of `predictions` as a JSON-able dict in the user's words."""
 
+    def baselines_read(self, input_shape: tuple[int, ...]) -> bool:
+        """Whether `baselines` looks at inputs of this shape; where not, it needs no more than the rest."""
+
     def baselines(
         self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int
     ) -> dict[str, dict[str, Any]]:
-        """{name: {metric: value}} of strong trivial answers, from stacked raw examples."""
+        """{name: {metric: value}} of strong trivial answers, from stacked raw examples.
+
+        Without inputs in `train` and `test` there are only those answers that need none.
+        """
 
     def draw(
         self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str

@@ -1,6 +1,7 @@
 """Classification: one class per picture, series or volume."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,9 +58,14 @@ class Classification:
         """Number of classes: the model's `num_classes`."""
         return self.info.num_classes
 
-    def init_batch(self) -> Batch:
-        """A batch of one zero example; axes that the data set leaves open have 64 pixels."""
-        shape = tuple(size or FREE_SIZE for size in self.info.input_shape)
+    def init_batch(self, input_shape: tuple[int, ...] | None = None) -> Batch:
+        """A batch of one zero example.
+
+        Args:
+          input_shape: of one input as the network sees it; None is that of the data set, with 64 pixels
+            for axes that it leaves open.
+        """
+        shape = input_shape or tuple(size or FREE_SIZE for size in self.info.input_shape)
         dtype = np.float32 if self.info.input_key == "series" else np.uint8
         return {
             self.info.input_key: np.zeros((1, *shape), dtype),
@@ -93,13 +99,18 @@ class Classification:
         return {**batch, self.info.input_key: mixed, "label_probs": probs}
 
     def inputs(self, batch: Batch) -> Float[Array, "b *space c"]:
-        """Images in [0, 1], minus `mean`, over `std`; series as they are. float32."""
+        """Images in [0, 1], series as they are; minus `mean`, over `std`. float32.
+
+        Raises:
+          UserError: `mean` has another number of channels.
+        """
         x = self._unit(batch)
         if not self.mean:
             return x
         if x.shape[-1] != len(self.mean):
             raise UserError(
-                f"input.mean has {len(self.mean)} channels, the input has {x.shape[-1]}"
+                f"input.mean has {len(self.mean)} channels, the input has {x.shape[-1]}; give one "
+                "number per channel, or () for none"
             )
         shape = (1,) * (x.ndim - 1) + (-1,)
         mean, std = (
@@ -170,7 +181,7 @@ class Classification:
         """Means; and of the counts balanced_accuracy, macro_f1, per_class_recall and confusion.
 
         Rows of the confusion matrix are true classes. Classes without test examples count in none of the
-        averages (their recall is NaN); a class never predicted has F1 0.
+        averages (their recall is None); a class never predicted has F1 0.
         """
         result: dict[str, Any] = metric_sums.means(sums)
         if "confusion" in sums:
@@ -186,7 +197,7 @@ class Classification:
         f1 = metric_sums.mean((2 * hits, actual + guessed))
         result["balanced_accuracy"] = float(recall[seen].mean()) if seen.any() else float("nan")
         result["macro_f1"] = float(f1[seen].mean()) if seen.any() else float("nan")
-        result["per_class_recall"] = recall.tolist()
+        result["per_class_recall"] = [None if np.isnan(value) else float(value) for value in recall]
         return result
 
     def describe(self, prediction: Mapping[str, Any], top: int = 5) -> dict[str, Any]:
@@ -196,12 +207,16 @@ class Classification:
         ranked = [{"class": self.info.class_names[i], "probability": float(probs[i])} for i in best]
         return {**ranked[0], "top": ranked}
 
+    def baselines_read(self, input_shape: tuple[int, ...]) -> bool:
+        """Whether `baselines` looks at inputs of this shape; larger ones leave it the labels alone."""
+        return math.prod(input_shape) <= baselines.MAX_FEATURES
+
     def baselines(
         self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int
     ) -> dict[str, dict[str, Any]]:
-        """See `cnn.tasks.baselines.classify`. Takes stacked raw examples of both splits."""
+        """See `cnn.tasks.baselines.classify`. Stacked raw examples of both splits, or their labels only."""
         key = self.info.input_key
-        return baselines.classify(train[key], train["label"], test[key], test["label"], seed)
+        return baselines.classify(train.get(key), train["label"], test.get(key), test["label"], seed)
 
     def draw(
         self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str

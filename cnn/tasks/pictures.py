@@ -1,4 +1,4 @@
-"""Pictures of classification results, drawn with matplotlib without a screen."""
+"""Pictures of classification results."""
 
 import os
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.errors import UserError
+from cnn.figures import figure
 
 BLUE, RED, GREY = "#3b6ea5", "#c0504d", "#8c8c8c"
 NAMED_CLASSES = 40  # with more, class names on an axis overlap
@@ -32,22 +32,7 @@ def draw(
 
     Returns:
       The paths of the PNG files.
-
-    Raises:
-      UserError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("pictures need matplotlib: pip install 'cnn[data]'") from error
-
-    def figure(width: float, height: float) -> Any:
-        # Figure and Agg canvas directly: pyplot would keep global state and may look for a screen.
-        made = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(made)
-        return made
-
     probs, label = np.asarray(probs), np.asarray(label)
     os.makedirs(directory, exist_ok=True)
     k = len(class_names)
@@ -55,10 +40,10 @@ def draw(
     confusion = np.zeros((k, k), int)
     np.add.at(confusion, (label, predicted), 1)
     figures = {
-        "confusion": _confusion(figure, confusion, class_names),
-        "per_class": _per_class(figure, confusion, class_names),
+        "confusion": _confusion(confusion, class_names),
+        "per_class": _per_class(confusion, class_names),
     }
-    mistakes = _mistakes(figure, probs, label, np.asarray(inputs), class_names)
+    mistakes = _mistakes(probs, label, np.asarray(inputs), class_names)
     if mistakes is not None:
         figures["mistakes"] = mistakes
     paths = []
@@ -68,7 +53,7 @@ def draw(
     return paths
 
 
-def _confusion(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
+def _confusion(confusion: np.ndarray, names: Sequence[str]) -> Any:
     k = len(names)
     size = min(4.0 + 0.42 * k, 12.0)
     made = figure(size, size)
@@ -90,7 +75,7 @@ def _confusion(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
     return made
 
 
-def _per_class(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
+def _per_class(confusion: np.ndarray, names: Sequence[str]) -> Any:
     k = len(names)
     actual, guessed, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     recall, precision = hits / np.maximum(actual, 1), hits / np.maximum(guessed, 1)
@@ -114,7 +99,7 @@ def _per_class(figure: Any, confusion: np.ndarray, names: Sequence[str]) -> Any:
 
 
 def _mistakes(
-    figure: Any, probs: np.ndarray, label: np.ndarray, inputs: np.ndarray, names: Sequence[str]
+    probs: np.ndarray, label: np.ndarray, inputs: np.ndarray, names: Sequence[str]
 ) -> Any:
     if inputs.ndim not in (3, 4):
         return None

@@ -4,10 +4,14 @@ A transform is a frozen dataclass, `transform(example, draws) -> example`, that 
 input. The order in the table is the order of application, whatever the order in the config.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cnn.errors import UserError, unknown
 from cnn.tables import Entry, build
+
+if TYPE_CHECKING:
+    from cnn.data.info import DatasetInfo
 
 
 @runtime_checkable
@@ -15,10 +19,12 @@ class Transform(Protocol):
     """One step between the source and the batch.
 
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
-    the pipeline adds and removes the axis for a single one. With False it takes one example.
+    the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
+    what it changes, 'image' or 'series', or None where it takes both.
     """
 
     batched: bool
+    key: str | None
 
     def __call__(self, example: dict[str, Any], draws: Any) -> dict[str, Any]: ...
 
@@ -60,3 +66,18 @@ def build_transforms(config: Any) -> list[Transform]:
             )
     chosen = [name for name in TRANSFORMS if name in config]
     return [build("transform", TRANSFORMS, name, dict(config[name])) for name in chosen]
+
+
+def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> None:
+    """Refuses transforms of images for series, and the other way round.
+
+    Raises:
+      UserError: names the first that does not fit the data set.
+    """
+    names = {entry.target.partition(":")[2]: name for name, entry in TRANSFORMS.items()}
+    for transform in transforms:
+        if transform.key not in (None, info.input_key):
+            name = names.get(type(transform).__name__, type(transform).__name__)
+            raise UserError(
+                f"transform '{name}' needs '{transform.key}', data set '{info.name}' has '{info.input_key}'"
+            )

@@ -25,6 +25,7 @@ class Affine:
     """
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     degrees: Number = 10.0
     scale: Number = 0.1
     shear: Number = 0.1

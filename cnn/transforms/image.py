@@ -42,6 +42,7 @@ class Channels:
     """Makes images have `count` (1 or 3) channels; alpha is laid over white, grey is ITU-R 601 luma."""
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     count: int = 3
 
     def __post_init__(self):
@@ -77,6 +78,7 @@ class ResizeShort:
     """Resizes so that the short side has `size` pixels; keeps the aspect ratio."""
 
     batched: ClassVar[bool] = False
+    key: ClassVar[str] = "image"
     size: int
 
     def __post_init__(self):
@@ -94,6 +96,7 @@ class Resize:
     """Resizes to `size` pixels (one number, or height and width), whatever the aspect ratio."""
 
     batched: ClassVar[bool] = False
+    key: ClassVar[str] = "image"
     size: int | tuple[int, int]
 
     def __post_init__(self):
@@ -112,6 +115,7 @@ class CenterCrop:
     """
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     size: int | tuple[int, int]
 
     def __post_init__(self):
@@ -140,6 +144,7 @@ class RandomResizedCrop:
     """
 
     batched: ClassVar[bool] = False
+    key: ClassVar[str] = "image"
     attempts: ClassVar[int] = 10
     size: int | tuple[int, int]
     area: tuple[Number, Number] = (0.08, 1.0)
@@ -193,6 +198,7 @@ class PadCrop:
     """
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     padding: int = 4
     mode: str = "zero"
 
@@ -257,15 +263,19 @@ class Flip:
         if self.axis not in ("w", "h", "t"):
             raise ValueError(f"axis must be w, h or t, got '{self.axis}'")
 
+    @property
+    def key(self) -> str:
+        """What it mirrors."""
+        return "series" if self.axis == "t" else "image"
+
     def __call__(self, example: Example, draws: Draws) -> Example:
-        key = "series" if self.axis == "t" else "image"
-        x = example[key]
+        x = example[self.key]
         axis = 2 if self.axis == "w" else 1
         chosen = np.flatnonzero(draws.bernoulli(self.p))
         out = x.copy(order="C")
         pixels = out.view(f"V{x.shape[-1] * x.itemsize}")  # mirrors pixels, not channels: much faster
         pixels[chosen] = np.flip(pixels[chosen], axis)
-        return example | {key: out}
+        return example | {self.key: out}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +283,7 @@ class ColorJitter:
     """Random brightness, contrast and saturation, each by a factor in 1 - a .. 1 + a, in this order."""
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     brightness: Number = 0.4
     contrast: Number = 0.4
     saturation: Number = 0.4
@@ -312,6 +323,7 @@ class Erase:
     """
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "image"
     attempts: ClassVar[int] = 10
     p: Number = 0.25
     area: tuple[Number, Number] = (0.02, 1 / 3)

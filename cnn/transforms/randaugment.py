@@ -90,6 +90,7 @@ class RandAugment:
     """
 
     batched: ClassVar[bool] = False
+    key: ClassVar[str] = "image"
     layers: int = 2
     magnitude: Number = 9
 

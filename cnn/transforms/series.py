@@ -20,6 +20,7 @@ class Shift:
     """
 
     batched: ClassVar[bool] = True
+    key: ClassVar[None] = None
     size: int = 1
     mode: str = "zero"
 
@@ -38,6 +39,7 @@ class Scale:
     """Multiplies a series by one random factor in `factor` = (low, high)."""
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "series"
     factor: tuple[Number, Number] = (0.9, 1.1)
 
     def __post_init__(self):
@@ -54,6 +56,7 @@ class Noise:
     """Adds independent Gaussian noise of standard deviation `std` to every value of a series."""
 
     batched: ClassVar[bool] = True
+    key: ClassVar[str] = "series"
     std: Number = 0.02
 
     def __post_init__(self):

@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.use = "best"
     config.finish(c, arg)
     if arg == "smoke":
-        c.model.width = 8
+        c.model.width, c.model.stage_sizes = 8, (1, 1)
         c.input.train_transforms.random_resized_crop.size = 32
         c.input.eval_transforms.resize_short.size = 36
         c.input.eval_transforms.center_crop.size = 32

@@ -3,16 +3,16 @@
 import os
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 
 from cnn import config
 from cnn.data import DATASETS, open_dataset, open_provider
-from cnn.data.pipeline import TrainBatches
-from cnn.data.sources import ArraySource, parse_split
+from cnn.data.pipeline import TrainBatches, example_shape
+from cnn.data.sources import ArraySource, labels, parse_split
 from cnn.errors import UserError
+from cnn.transforms import build_transforms
 
 SIZES = {"train": 898, "test": 899}
 
@@ -30,7 +30,7 @@ def test_digits_round_trip(data_dir):
     data = load_digits()
     images = (data.images * 255 / 16).round().astype(np.uint8)
     dataset = opened("digits", data_dir)
-    assert dataset.splits == SIZES and dataset.info.train_examples == 898
+    assert dataset.splits == SIZES
     assert dataset.info.num_classes == 10 and dataset.info.input_shape == (8, 8, 1)
     for split, part in (("train", slice(0, 898)), ("test", slice(898, None))):
         arrays = dataset.source(split).arrays
@@ -226,18 +226,43 @@ def test_fashion_mnist_files_are_verified(tmp_path):
         opened("fashion_mnist", tmp_path)
 
 
-def test_names_are_checked(monkeypatch):
+def test_names_are_checked():
     with pytest.raises(UserError, match="Did you mean 'digits'"):
         open_provider("digts")
     with pytest.raises(UserError, match="dataset is not set"):
         open_provider("")
     with pytest.raises(UserError, match="auto, no, yes"):
         opened("digits", fake=True, in_memory="maybe")
-    monkeypatch.setitem(sys.modules, "cnn.data.datasets.digits", types.ModuleType("x"))
-    monkeypatch.delitem(sys.modules, "cnn.data.datasets.digits")
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match="pip install"):
-        open_provider("digits")
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(UserError, match=r"needs the package 'sklearn': pip install 'cnn\[data\]'"):
+        opened("digits", tmp_path)
+
+
+def test_fingerprint(data_dir):
+    first = opened("digits", data_dir)
+    assert first.fingerprint == opened("digits", data_dir, in_memory="no").fingerprint
+    fakes = [opened(name, fake=True).fingerprint for name in ("digits", "mnist1d", "mnist1d_shuffled")]
+    assert len({first.fingerprint, *fakes}) == 4
+
+
+@pytest.mark.parametrize("way", ["yes", "no"])
+def test_labels_without_decoding(data_dir, image_folder, way):
+    source = opened("digits", data_dir, in_memory=way).source("train[:30]+test[:5]")
+    assert way == "no" or np.array_equal(labels(source), [source[i]["label"] for i in range(35)])
+    assert way == "yes" or labels(source) is None
+    dataset = opened("folder", image_folder, in_memory=way if way == "no" else "auto")
+    source = dataset.source("train[3:9]+validation")
+    assert np.array_equal(labels(source), [source[i]["label"] for i in range(len(source))])
+
+
+def test_shape_of_an_example(data_dir, image_folder):
+    transforms = build_transforms({"channels": {}, "resize": {"size": (7, 9)}})
+    for dataset in (opened("digits", data_dir), opened("folder", image_folder), opened("folder", fake=True)):
+        found = example_shape(dataset.source("train"), transforms)
+        assert found == {"image": ((7, 9, 3), np.uint8), "label": ((), np.int32)}
 
 
 NO_TENSORFLOW = """

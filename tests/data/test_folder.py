@@ -33,7 +33,7 @@ def test_classes_and_splits(image_folder):
     dataset = opened(image_folder)
     assert dataset.info.class_names == ("cats", "dogs") and dataset.info.input_shape == (None, None, 3)
     assert sum(dataset.splits.values()) == 40 and dataset.splits["train"] > 22
-    assert dataset.info.train_examples == dataset.splits["train"] and dataset.notes == ()
+    assert dataset.notes == ()
     for split in dataset.splits:
         source = dataset.source(split)
         for i in range(len(source)):
@@ -74,6 +74,39 @@ def test_given_splits(image_folder, tmp_path):
     (given / "extra").mkdir()
     with pytest.raises(UserError, match="'extra'"):
         opened(given)
+
+
+@pytest.mark.parametrize("have", [("train", "val"), ("train", "test"), ("train",)])
+def test_absent_splits_are_taken_out_of_train(image_folder, tmp_path, have):
+    for name in have:
+        shutil.copytree(image_folder, tmp_path / "some" / name)
+    dataset, folder = opened(tmp_path / "some"), str(tmp_path / "some")
+    given = {{"val": "validation"}.get(name, name) for name in have}
+    absent = {"train", "validation", "test"} - given
+    assert sum(dataset.splits.values()) == 40 * len(have)
+    assert [split for split in dataset.splits if any(f"no '{split}'" in note for note in dataset.notes)] == [
+        split for split in dataset.splits if split in absent
+    ]
+    found = {split: set(examples(dataset, split)) for split in dataset.splits if dataset.splits[split]}
+    for split in absent:
+        assert 0 < len(found[split]) < 12 and not found[split] & found["train"]
+        assert all(f"{folder}{os.sep}train{os.sep}" in os.path.abspath(path) for path in found[split])
+    for split in given - {"train"}:
+        assert len(found[split]) == 40
+
+
+def test_fingerprint(image_folder, tmp_path, picture):
+    first = opened(image_folder).fingerprint
+    shutil.copytree(image_folder, tmp_path / "copy")
+    assert len(first) == 32 and opened(tmp_path / "copy").fingerprint == first
+    os.rename(tmp_path / "copy" / "cats" / "0.png", tmp_path / "copy" / "cats" / "x.png")
+    renamed = opened(tmp_path / "copy").fingerprint
+    os.rename(tmp_path / "copy" / "cats" / "x.png", tmp_path / "copy" / "cats" / "0.png")
+    assert opened(tmp_path / "copy").fingerprint == first != renamed
+    picture(tmp_path / "copy" / "cats" / "0.png", 5, (40, 40))
+    assert opened(tmp_path / "copy").fingerprint not in (first, renamed)
+    shutil.move(image_folder / "cats" / "0.png", image_folder / "dogs" / "moved.png")
+    assert opened(image_folder).fingerprint not in (first, renamed)
 
 
 def test_one_shape_is_kept_in_memory(tmp_path, picture):

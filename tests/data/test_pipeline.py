@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from cnn.data import prefetch
 from cnn.data.order import Draws
 from cnn.data.pipeline import EvalBatches, TrainBatches, iterate, load
 from cnn.data.sources import ArraySource, SplitSource
@@ -52,6 +53,7 @@ class ListSource:
 @dataclasses.dataclass(frozen=True)
 class Broken:
     batched: ClassVar[bool] = False
+    key: ClassVar[None] = None
 
     def __call__(self, example: dict[str, Any], draws: Draws) -> dict[str, Any]:
         raise ZeroDivisionError("a bug in a transform")
@@ -152,24 +154,127 @@ def test_a_bug_in_a_transform_keeps_its_traceback(make, threads):
     assert "while transforming" in "".join(caught.value.__notes__)
 
 
-@pytest.mark.parametrize("end", ["close", "forget"])
-def test_the_thread_ends_with_its_iterator(end):
-    def running():
-        return [t for t in threading.enumerate() if t.name == "cnn-batches"]
+def running():
+    return {t for t in threading.enumerate() if t.name.startswith(("cnn-batches", "grain-prefetch"))}
 
-    gc.collect()
-    before = len(running())
-    iterator = iterate(TrainBatches(array_source(), [], 4, 0))
-    assert len(running()) == before + 1
-    if end == "close":
-        next(iterator)
-        iterator.close()
-    del iterator
+
+def wait_until_ended(before):
     gc.collect()
     deadline = time.monotonic() + 5
-    while len(running()) > before and time.monotonic() < deadline:
+    while running() - before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(running()) == before
+    assert not running() - before
+
+
+@pytest.mark.parametrize("make, threads", [(array_source, 0), (ListSource, 2)])
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_the_threads_end_with_their_iterator(make, threads, end):
+    gc.collect()
+    before = running()
+    iterator = iterate(TrainBatches(make(), [], 4, 0), 0, threads)
+    assert running() - before
+    next(iterator)
+    if end == "close":
+        iterator.close()
+        assert not [t for t in running() - before if t.name == "cnn-batches"]
+        with pytest.raises(StopIteration):
+            for _ in range(10):
+                next(iterator)
+        iterator.close()
+    del iterator
+    wait_until_ended(before)
+
+
+@pytest.mark.parametrize("make, threads", [(array_source, 0), (ListSource, 1), (ListSource, 3)])
+def test_evaluation_with_place_ends_cleanly(make, threads):
+    import jax
+
+    before = running()
+    batches = EvalBatches(make(), build_transforms(AUGMENT), 4)
+    places = set()
+
+    def place(batch):
+        places.add(threading.current_thread().name)
+        return batch["valid"], jax.device_put(batch)
+
+    iterator = iterate(batches, threads=threads, place=place)
+    for step, (valid, batch) in enumerate(iterator):
+        assert isinstance(batch["image"], jax.Array) and equal(batch, batches[step])
+        assert np.array_equal(valid, batches[step]["valid"])
+    assert step + 1 == len(batches) and list(iterator) == [] and places == {"cnn-batches"}
+    wait_until_ended(before)
+
+
+def test_an_error_of_place_reaches_the_caller_and_ends_the_thread():
+    def place(batch):
+        raise MemoryError("no room on the device")
+
+    before = running()
+    iterator = iterate(EvalBatches(ListSource(), [], 4), 0, 2, place=place)
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="no room"):
+            next(iterator)
+    wait_until_ended(before)
+
+
+@pytest.mark.parametrize("limit, ready", [(1 << 30, 4), (3 * 1024, 3), (10, 1)])
+def test_batches_ahead_are_bounded_by_number_and_bytes(monkeypatch, limit, ready):
+    monkeypatch.setattr(prefetch, "AHEAD_BYTES", limit)
+    made = []
+
+    def batches():
+        for i in range(20):
+            made.append(i)
+            yield {"x": np.full(1024, i, np.uint8)}
+
+    iterator = prefetch.Prefetcher(batches(), lambda batch: batch)
+    for taken in range(3):
+        deadline = time.monotonic() + 5
+        while len(made) < taken + ready and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert len(made) == taken + ready
+        assert next(iterator)["x"][0] == taken
+    iterator.close()
+
+
+def test_threads_are_chosen_by_cores_and_bytes(monkeypatch):
+    monkeypatch.setattr(prefetch, "cores", lambda: 12)
+    assert prefetch.thread_count(0, 1000) == 12 and prefetch.thread_count(4, 1000) == 3
+    assert prefetch.thread_count(0, 200 << 20) == 5 and prefetch.thread_count(3, 200 << 20) == 1
+    assert prefetch.thread_count(0, 3 << 30) == prefetch.thread_count(64, 1000) == 1
+    monkeypatch.setattr(prefetch, "cores", lambda: 96)
+    assert prefetch.thread_count(0, 0) == 16
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(prefetch.os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert prefetch.cores() == 3
+    monkeypatch.delattr(prefetch.os, "sched_getaffinity")
+    assert prefetch.cores() >= 1
+
+
+LEFT_OPEN = """
+import time
+import jax
+import numpy as np
+from cnn.data.pipeline import TrainBatches, iterate
+from cnn.data.sources import ArraySource, SplitSource
+
+source = ArraySource({"image": np.zeros((64, 64, 64, 3), np.uint8)})
+if THREADS > 1:
+    source = SplitSource([(source, 0, 64)], "x")
+iterator = iterate(TrainBatches(source, [], 32, 0), 0, THREADS, place=jax.device_put)
+for _ in range(5):
+    next(iterator)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_program_ends_with_its_iterator_open(threads):
+    program = LEFT_OPEN.replace("THREADS", str(threads))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_sources_can_be_pickled():

@@ -71,9 +71,18 @@ class Killable:
         )
 
     def run(
-        self, settings: ConfigDict, workdir: Path, kill: dict[str, Any] | None = None, devices: int = 1
+        self,
+        settings: ConfigDict,
+        workdir: Path,
+        kill: dict[str, Any] | None = None,
+        devices: int = 1,
+        stale: bool = False,
     ) -> int:
-        """Trains in a new process; its exit code, or minus the number of the signal that ended it."""
+        """Trains in a new process; its exit code, or minus the number of the signal that ended it.
+
+        Args:
+          kill, stale: see tests/support/killable.py.
+        """
         job = {
             "config": config.to_json(settings),
             "workdir": str(workdir),
@@ -82,6 +91,7 @@ class Killable:
             "final": str(self._file(workdir, "final.json")),
             "devices": devices,
             "kill": kill,
+            "stale": stale,
         }
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()

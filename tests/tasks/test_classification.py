@@ -1,6 +1,8 @@
 """The classification task: losses, mixing, metrics over padded batches, the host's side."""
 
+import json
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +201,10 @@ def test_metrics_are_exact_over_padded_batches(classes):
         assert found["balanced_accuracy"] == pytest.approx(recall.mean(), abs=1e-12)
         f1 = reference.f1_score(label, predicted, labels=labels, average="macro", zero_division=0)
         assert found["macro_f1"] == pytest.approx(f1, abs=1e-12)
-        np.testing.assert_allclose(np.asarray(found["per_class_recall"])[labels], recall)
+        np.testing.assert_allclose([found["per_class_recall"][i] for i in labels], recall)
+        unseen = set(range(classes)) - set(labels.tolist())
+        assert all(found["per_class_recall"][i] is None for i in unseen)
+        json.dumps(found, allow_nan=False)
         want = -log_softmax(out)[np.arange(24), label].mean()
         assert found["loss"] == pytest.approx(want, rel=1e-5)
         assert ("confusion" in found) == (classes <= 200)
@@ -237,6 +242,7 @@ def test_init_batch_fits_the_pipeline():
     assert first["image"].shape == (1, 64, 64, 3)
     assert first["image"].dtype == np.uint8
     assert made.inputs(first).shape == (1, 64, 64, 3)
+    assert made.init_batch((32, 48, 3))["image"].shape == (1, 32, 48, 3)
     assert made.num_outputs == K
 
 
@@ -284,6 +290,16 @@ def test_baselines_of_one_class_and_of_many_examples(monkeypatch):
     assert found["logistic_regression"]["train_examples"] == 20
 
 
+def test_baselines_of_large_inputs_need_labels_only(monkeypatch):
+    made = task()
+    assert made.baselines_read((100, 100, 1)) and not made.baselines_read((100, 100, 3))
+    monkeypatch.setitem(sys.modules, "sklearn", None)  # nor a package
+    found = made.baselines({"label": np.array([1, 1, 2])}, {"label": np.array([1, 2])}, 0)
+    assert found == {"majority": {"accuracy": 0.5, "balanced_accuracy": 0.5, "train_examples": 3}}
+    with pytest.raises(UserError, match="scikit-learn"):
+        made.baselines(*[{"image": np.zeros((2, 4, 4, 1)), "label": np.arange(2)}] * 2, 0)
+
+
 @pytest.mark.parametrize(
     ("key", "shape"), [("image", (8, 8, 1)), ("image", (8, 8, 3)), ("series", (20, 1))]
 )
@@ -329,7 +345,7 @@ def test_mistakes_are_named(options, message):
 
 
 def test_channels_of_the_mean_must_fit():
-    with pytest.raises(UserError, match="mean has 3 channels, the input has 1"):
+    with pytest.raises(UserError, match="mean has 3 channels, the input has 1; give one"):
         task(mean=(0.5,) * 3, std=(0.5,) * 3).inputs(batch())
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from cnn.data.info import DatasetInfo
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
-from cnn.transforms import TRANSFORMS, build_transforms
+from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.image import Channels, RandomResizedCrop, as_channels
 from cnn.transforms.randaugment import OPERATIONS, RandAugment
 
@@ -107,6 +108,28 @@ def test_names_and_options_are_checked():
     ):
         with pytest.raises(UserError):
             build_transforms(config)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_wrong_kind_of_data_is_refused(name):
+    (transform,) = build_transforms({name: CASES[name][0][0]})
+    kinds = {None: ("image", "series")}.get(transform.key, (transform.key,))
+    for key, shape in (("image", (12, 10, 3)), ("series", (16, 1))):
+        info = DatasetInfo("mine", key, shape, ("a", "b"))
+        if key in kinds:
+            check_transforms([transform], info)
+            transform_examples(examples(key), [transform], Draws(0, np.arange(B)))
+        else:
+            said = f"transform '{name}' needs '{transform.key}', data set 'mine' has '{key}'"
+            with pytest.raises(UserError, match=said):
+                check_transforms([transform], info)
+
+
+def test_a_flip_of_time_is_for_series():
+    info = DatasetInfo("mine", "series", (16, 1), ("a", "b"))
+    check_transforms(build_transforms({"flip": {"axis": "t"}}), info)
+    with pytest.raises(UserError, match="'flip' needs 'image'"):
+        check_transforms(build_transforms({"flip": {}}), info)
 
 
 def test_order_is_that_of_the_table():
