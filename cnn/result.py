@@ -129,7 +129,7 @@ def _curves(folder: Workdir) -> list[str]:
                 scores.setdefault(name.removeprefix("eval/"), []).append((row["step"], value))
     if not loss:
         return []
-    sheet = figure(11, 3.4)
+    sheet = figure(11.0, 3.4)
     left, middle, right = sheet.subplots(1, 3)
     left.plot(*zip(*loss, strict=True), lw=1, label="training")
     if "loss" in scores:

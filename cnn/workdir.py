@@ -82,13 +82,13 @@ class Workdir:
         saved = self.checkpoints.exists() and any(p.name.isdigit() for p in self.checkpoints.iterdir())
         if self._config.exists() and saved:
             try:
-                old = _flat(json.loads(self._config.read_text()))
+                old = configs.from_json(self._config.read_text()).to_dict()
             except (ValueError, AttributeError) as error:
                 raise UserError(
                     f"{self._config} is damaged ({error}); delete that file to go on with this config, "
                     "or use another --workdir"
                 ) from error
-            new = _flat(json.loads(configs.to_json(config)))
+            old, new = _flat(old), _flat(configs.from_json(configs.to_json(config)).to_dict())
             changed = [
                 f"{k}: {old.get(k)} -> {new.get(k)}"
                 for k in sorted(old.keys() | new.keys())

@@ -52,8 +52,9 @@ def abstract(state=None, sharding=None):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state or state_at(0))
 
 
-def meta_at(step, best=None):
-    return {"step": step, "position": 16 * step, "loop": {"best_step": best}}
+def meta_at(step, best=None, use="last"):
+    config = {"eval": {"use": use}}
+    return {"step": step, "position": 16 * step, "loop": {"best_step": best}, "config": config}
 
 
 _WRITTEN = {}  # pristine copies: saving takes longer than copying
@@ -284,6 +285,15 @@ def test_find(tmp_path, form):
     path = {"workdir": tmp_path, "checkpoints": tmp_path / "checkpoints", "step": tmp_path / "checkpoints" / "2"}[form]
     for which, step in (("best", 4), ("last", 6), (2, 2), ("6", 6)):
         assert find(str(path), which).name == ("2" if form == "step" else str(step))
+
+
+@pytest.mark.parametrize("use", ["last", "best"])
+def test_find_takes_what_the_run_itself_scored(tmp_path, use):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state_at(2), meta_at(2, 2, use), 0.9)
+    checkpoints.save(state_at(4), meta_at(4, 2, use))
+    checkpoints.close()
+    assert find(str(tmp_path)).name == {"last": "4", "best": "2"}[use]
 
 
 def test_find_says_what_is_wrong(tmp_path):
