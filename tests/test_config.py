@@ -30,8 +30,8 @@ def test_durations_in_steps(fields, wanted):
     ("fields", "said"),
     [
         ({"every_steps": 1, "every_epochs": 1.0}, "one of every_epochs and every_steps, not both"),
-        ({"every_steps": -1}, "every_steps must not be negative, got -1"),
-        ({"every_epochs": -0.5}, "every_epochs must not be negative"),
+        ({"every_steps": -1}, "every_steps must be a number of at least 0, got -1"),
+        ({"every_epochs": -0.5}, "every_epochs must be a number of at least 0"),
     ],
 )
 def test_durations_that_are_refused(fields, said):

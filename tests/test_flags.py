@@ -125,7 +125,7 @@ def test_overrides_that_are_refused(file, override, said):
         (CONFIG.replace("c.input.dataset", "c.input.datset"), "'input' 'datset'. Did you mean 'dataset'"),
         (CONFIG.replace("c.total_epochs", "c.total_epoch"), "'total_epoch'. Did you mean 'total_epochs'"),
         (CONFIG.replace("30.0", "'long'"), "line 7: TypeError"),
-        ("from ml_collections import ConfigDict as C\ndef get_config(): return C()", "'.*' is missing; start from cnn.config.default"),
+        ("from ml_collections import ConfigDict as C\ndef get_config(): return C()", "is missing; start from"),
         (CONFIG.replace('{"name": "resnet_small", "width": 8}', "{}"), "'model.name' is missing"),
         (CONFIG.replace("c.input.dataset", "del c.eval; c.input.dataset"), "'eval.*' is missing"),
     ],

@@ -214,7 +214,8 @@ def test_lr_multipliers_take_the_first_match():
     free, found = run("sgd", GRADS[:1]), run("sgd", GRADS[:1], lr_multipliers=rules)
     np.testing.assert_array_equal(found["stem/kernel"], PARAMS["stem"]["kernel"])
     kernel = PARAMS["head"]["kernel"]
-    np.testing.assert_allclose(found["head/kernel"] - kernel, 0.5 * (free["head/kernel"] - kernel), rtol=1e-5, atol=1e-7)
+    half = 0.5 * (free["head/kernel"] - kernel)
+    np.testing.assert_allclose(found["head/kernel"] - kernel, half, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(found["head/bias"], free["head/bias"])
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cnn import cli
+from cnn import checkpoint, cli
 from cnn.build import eval_batches
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
@@ -23,7 +23,7 @@ def run(tmp_path_factory):
     assert train(config, str(folder / "run")) == 0
     plan = make_plan(config)
     source = plan.dataset.source("test")
-    variables = load(str(folder / "run"))._variables
+    variables, _ = checkpoint.load_variables(checkpoint.find(str(folder / "run")))
     scores = Evaluator(plan.built).score(variables, eval_batches(plan.built, source), keep=True)
     return folder, source.arrays["image"], scores.predictions["probs"]
 

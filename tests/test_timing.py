@@ -48,7 +48,7 @@ def test_a_profile_of_the_chosen_steps(tmp_path):
     profiler.stop(jnp.ones(()))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     off = Profiler((), tmp_path / "none")
-    for step in range(-2, 3):
+    for step in range(3):
         off.at(step, None)
     assert not (tmp_path / "none").exists()
 
