@@ -12,23 +12,24 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_epochs = 15.0
+    c.total_epochs = 12.0
     c.model = ConfigDict({"name": "fashion_cnn"})
+    c.task = ConfigDict({"name": "classification", "label_smoothing": 0.05})
 
     c.input.dataset = "fashion_mnist"
-    c.input.train_split = "train[:95%]"
+    c.input.train_split = "train[:98%]"
     c.input.batch_size = 128
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 2}, "flip": {}})
+    c.input.train_transforms = ConfigDict({"flip": {}})
     c.input.mean, c.input.std = (0.286,), (0.353,)
 
     c.optim.name = "sgd"
-    c.optim.lr = 0.1
-    c.optim.weight_decay = 2e-4
-    c.optim.ema_decay = 0.998
+    c.optim.lr = 0.2
+    c.optim.weight_decay = 5e-4
+    c.optim.ema_decay = 0.99
     c.schedule.name = "one_cycle"
     c.schedule.peak_fraction = 0.25
 
-    c.eval.split = "train[95%:]"
+    c.eval.split = "train[98%:]"
     c.eval.every_epochs = 1.0
     c.eval.batch_size = 500
     return config.finish(c, arg)
