@@ -9,8 +9,8 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 
 CONFIG ?= configs/classification/digits_resnet.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS ?=
-# Test processes. XLA uses every core already; more than one pays off on machines with many.
-WORKERS ?= 0
+# Test processes: XLA:CPU keeps about one core busy with networks as small as the tests'.
+WORKERS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready

@@ -5,6 +5,7 @@ pyproject.toml); the shapes in the signatures of `cnn` are checked by jaxtyping'
 must come before the first import of `cnn`: so nothing of it is imported at the top of this file.
 """
 
+import fnmatch
 import os
 import subprocess
 import sys
@@ -14,6 +15,32 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"  # ignored by git, kept from one test session to the next
 DEVICES = 8
+
+# Node ids, beside those that carry the mark: what `make test-fast` leaves out, by the seconds that it takes. Of a
+# swept table it keeps the small entries.
+SLOW = (
+    "*test_configs_smoke.py::*[[]*imagenet*",
+    "*test_configs_smoke.py::*[[]*cifar*",
+    "*test_configs_smoke.py::*[[]*fashion*",
+    "*test_configs_smoke.py::*[[]*folder*",
+    "*test_configs_smoke.py::*[[]*mnist1d_[ml]*",
+    "*test_configs_smoke.py::test_your_own_folder_of_images",
+    "*test_models.py::*[[]resnet50[]]",
+    "*test_models.py::*[[]resnet1[05]*",
+    "*test_models.py::*[[]wrn_*",
+    "*test_resume.py::test_kill_9*",
+    "*test_offline.py::*",
+    "*test_timing.py::test_a_run_writes*",
+    "*test_bad_input.py::test_a_disk_that_is*",
+    "*test_bad_input.py::test_in_a_process*",
+    "*test_evaluate.py::test_metrics_do_not_depend*[[][12][]]",
+    "*test_datasets.py::test_tensorflow_is_never_imported",
+    "*test_verbs.py::test_prepare_show_check",
+    "*test_pipeline.py::test_a_program_ends*",
+    "*test_resnet.py::test_remat*",
+    "*test_step.py::test_remat*",
+    "*test_predict.py::test_series",
+)
 
 # Before JAX is imported. Child processes inherit all of it, so that tests never touch the user's caches.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -31,6 +58,13 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 flags.FLAGS.mark_as_parsed()  # Grain reads its flags
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what SLOW names."""
+    for item in items:
+        if any(fnmatch.fnmatch(item.nodeid, pattern) for pattern in SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_epochs = 12.0
+    c.total_epochs = 24.0
     c.model = ConfigDict({"name": "fashion_cnn"})
     c.task = ConfigDict({"name": "classification", "label_smoothing": 0.05})
 
