@@ -75,7 +75,12 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
 
 
 def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """This host's rows of a batch as global arrays, split over `data`."""
+    """This host's rows of a batch as global arrays, split over `data`.
+
+    For a single CPU device they stay NumPy arrays: the jitted step takes them over for less.
+    """
+    if sharding.mesh.size == 1 and on_cpu(sharding.mesh):
+        return batch
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

@@ -59,6 +59,18 @@ class Clock:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
+    def draw(self, data: Iterator[Any], last: Any) -> Any:
+        """The next batch. Its seconds count as input wait where the devices ran out of work meanwhile.
+
+        Args:
+          last: an output of the last step dispatched; None before the first.
+        """
+        start = time.perf_counter()
+        batch = next(data)
+        if last is None or last.is_ready():
+            self.seconds["input"] += time.perf_counter() - start
+        return batch
+
     def compiled(self, outputs: Any) -> None:
         """Counts everything since the last lap, up to `outputs` being there, as compilation."""
         jax.block_until_ready(outputs)
@@ -89,7 +101,7 @@ class Clock:
         }
         if len(self.laps) < 3:
             return found
-        batch = plan.place(plan.batches[int(state.step)])
+        batch = jax.device_put(plan.place(plan.batches[int(state.step)]))
         try:
             state = jax.tree.map(jnp.copy, state)
             bare = bare_step_seconds(step, state, batch, wait=lockstep(plan.built.mesh))

@@ -124,8 +124,7 @@ class Run:
                 self.save()
                 return reason
             profiler.at(now, self.state)
-            with self.clock.time("input"):
-                batch = next(self.data)
+            batch = self.clock.draw(self.data, self.waiting[-1][1]["loss"] if self.waiting else None)
             self.state, aux = self.train_step(self.state, batch)
             self.waiting.append((now, aux))
             if now == self.start:

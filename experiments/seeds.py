@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workdir", default="", help="default: runs/seeds/CONFIG")
     args, overrides = parser.parse(argv)
     config = flags.load_config(args.config, overrides)
-    name = Path(args.config.partition(":")[0]).stem
+    path, _, argument = args.config.partition(":")
+    name = "_".join(filter(None, [Path(path).stem, argument]))
     summaries = run(args.config, overrides, args.seeds, Path(args.workdir or f"runs/seeds/{name}"))
     metric = config.eval.metric
     rows = {config.model.name: [s["test"][metric] for s in summaries]}

@@ -1,7 +1,8 @@
-"""ResNet-18 on CIFAR-10 with the usual recipe (crop, flip, cosine, 200 epochs). Not run here.
+"""ResNet-18 (He et al. 2015, 3x3 stem) on CIFAR-10: crops, flips, cosine, 200 epochs.
 
-The usual result of this network is about 95 % (for instance 0.949 on Fashion-MNIST, 95 on CIFAR-10 in
-public repositories); state yours with its interval.
+Expected: about 95 %, from memory of public repositories. Not run here.
+
+    cnn train --config=configs/classification/cifar10_resnet18.py --workdir=runs/cifar10_resnet18
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
 Goyal et al. 2017 (linear rule 0.1 per 256, 5 epochs of warm-up), He et al. 2019 (zero-initialised last
 scale, no decay on norms and biases, label smoothing, cosine). Needs ILSVRC2012 prepared by TFDS:
 
-    cnn data prepare imagenet2012 --data_dir=gs://BUCKET/tfds
-    cnn train --config=configs/classification/imagenet_resnet50.py --workdir=gs://BUCKET/resnet50 \\
-        --config.input.data_dir=gs://BUCKET/tfds
+    cnn data prepare imagenet2012 --data_dir=TFDS_DIR
+    cnn train --config=configs/classification/imagenet_resnet50.py --workdir=runs/imagenet_resnet50 \\
+        --config.input.data_dir=TFDS_DIR
 """
 
 from ml_collections import ConfigDict

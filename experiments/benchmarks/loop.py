@@ -16,7 +16,7 @@ import numpy as np
 from cnn import flags
 from cnn.data.pipeline import iterate
 from cnn.plan import make_plan
-from cnn.timing import use_compile_cache
+from cnn.timing import Clock, use_compile_cache
 from cnn.train import AHEAD
 
 CONFIGS = (
@@ -30,9 +30,9 @@ def measure(path: str, bursts: int, seconds: float) -> str:
     """One line of the table."""
     plan = make_plan(flags.load_config(path, {}))
     step, state = plan.train_step(), plan.new_state()
-    one = plan.place(plan.batches[0])
+    one = jax.device_put(plan.place(plan.batches[0]))
     data = iterate(plan.batches, place=plan.place)
-    waited = 0.0
+    clock = Clock()
 
     def bare(state, count):
         for _ in range(count):
@@ -41,12 +41,9 @@ def measure(path: str, bursts: int, seconds: float) -> str:
         return state
 
     def looped(state, count):
-        nonlocal waited
         waiting = []
         for index in range(count):
-            begin = time.perf_counter()
-            batch = next(data)
-            waited += time.perf_counter() - begin
+            batch = clock.draw(data, waiting[-1]["loss"] if waiting else None)
             state, aux = step(state, batch)
             waiting.append(aux)
             if index >= AHEAD:
@@ -67,7 +64,7 @@ def measure(path: str, bursts: int, seconds: float) -> str:
             times[name].append(1e3 * (time.perf_counter() - begin) / count)
     middle = {name: statistics.median(values) for name, values in times.items()}
     spread = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in times.items()}
-    wait = 1e3 * waited / (bursts * count) / middle["loop"]
+    wait = 1e3 * clock.seconds["input"] / (bursts * count) / middle["loop"]
     return (
         f"{path.split('/')[-1]:<24} bare {middle['bare']:7.2f} ms ({spread['bare']})  loop "
         f"{middle['loop']:7.2f} ms ({spread['loop']})  overhead {middle['loop'] / middle['bare'] - 1:+.1%}  "
