@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import math
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -234,7 +235,7 @@ def find(path: str, which: int | str = "") -> epath.Path:
     Raises:
       UserError: nothing is there.
     """
-    folder = epath.Path(path)
+    folder = epath.Path(os.path.abspath(path))  # Orbax takes no relative path
     if not folder.exists():
         raise UserError(f"'{path}' does not exist; give a run's workdir or one of its checkpoint folders")
     if not folder.is_dir():

@@ -74,7 +74,7 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
     return jax.tree_util.tree_map_with_path(place, abstract)
 
 
-def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+def to_global(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, Any]:
     """This host's rows of a batch as global arrays, split over `data`.
 
     For a single CPU device they stay NumPy arrays: the jitted step takes them over for less.

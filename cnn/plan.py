@@ -67,7 +67,7 @@ class Plan:
         """Evaluations without improvement before stopping early."""
         return self.config.eval.patience or math.inf
 
-    def place(self, batch: dict[str, Any]) -> dict[str, jax.Array]:
+    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This process's rows of a batch on the devices."""
         return to_global(batch, batch_sharding(self.built.mesh))
 

@@ -45,7 +45,7 @@ class Workdir:
             probe.unlink()
         except OSError as error:
             raise UserError(f"workdir '{path}' cannot be written: {error.strerror}; use another --workdir") from error
-        self.checkpoints = self.path / "checkpoints"
+        self.checkpoints = self.path.absolute() / "checkpoints"  # Orbax takes no relative path
         self.figures = self.path / "figures"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"

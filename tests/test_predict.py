@@ -163,3 +163,15 @@ def test_files_are_found_below_folders_and_sorted(tmp_path):
     assert [path.removeprefix(f"{tmp_path}/") for path in globbed] == ["b.png", "sub/c.png"]
     with pytest.raises(UserError, match="no match"):
         list(files([f"{tmp_path}/*.gif"], (".gif",)))
+
+
+def test_relative_paths(run, monkeypatch, tmp_path, capfd):
+    folder, _, _ = run
+    (tmp_path / "one.py").write_text(
+        "from tests.support.runs import tiny\ndef get_config(arg=''):\n    return tiny(total_steps=2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "--config=one.py", "--workdir=runs/one"]) == 0, capfd.readouterr().err
+    assert cli.main(["evaluate", "--workdir=runs/one"]) == 0, capfd.readouterr().err
+    monkeypatch.chdir(folder)
+    assert load("run").card["model"]

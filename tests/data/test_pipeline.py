@@ -146,7 +146,7 @@ def test_a_bad_record_is_named(threads):
         next(iterator)
 
 
-@pytest.mark.parametrize("make, threads", [(array_source, 0), (ListSource, 2)])
+@pytest.mark.parametrize("make, threads", [(array_source, 1), (ListSource, 2)])
 def test_a_bug_in_a_transform_keeps_its_traceback(make, threads):
     iterator = iterate(TrainBatches(make(), [Broken()], 4, 0), 0, threads)
     with pytest.raises(ZeroDivisionError, match="a bug in a transform") as caught:
@@ -166,7 +166,7 @@ def wait_until_ended(before):
     assert not running() - before
 
 
-@pytest.mark.parametrize("make, threads", [(array_source, 0), (ListSource, 2)])
+@pytest.mark.parametrize("make, threads", [(array_source, 1), (ListSource, 2)])
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_the_threads_end_with_their_iterator(make, threads, end):
     gc.collect()
