@@ -171,10 +171,11 @@ def test_a_verb_s_module_runs_without_being_imported_twice():
 
 def test_ctrl_c_in_a_child_process():
     program = (
-        "import sys, types, time; from cnn import cli\n"
+        "import signal, sys, types, time; from cnn import cli\n"
         "from cnn.tables import Entry\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell has it ignored
         "module = types.ModuleType('m'); sys.modules['m'] = module\n"
-        "def main(argv): print('ready', flush=True); time.sleep(60)\n"
+        "def main(argv): print('ready', flush=True); time.sleep(20)\n"
         "module.main = main; cli.VERBS['try'] = Entry('m:main', '')\n"
         "sys.exit(cli.run('try', []))"
     )
