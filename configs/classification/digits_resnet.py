@@ -3,7 +3,7 @@
 Data: UCI optdigits as bundled with scikit-learn, first half to train, second half to test: the split of
 scikit-learn's example "Recognizing hand-written digits" (its SVC: 96.9 %). 898 digits are few, so all of
 them train; the split that is watched is the same digits without augmentation, and the test digits are
-scored once, at the end, with the last weights.
+scored once, at the end, with the last weights. Measured: 99.15 +- 0.41 (5 seeds, 16 to 29 s on two CPU cores).
 
     cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits_resnet
     python -m experiments.seeds --config=configs/classification/digits_resnet.py

@@ -1,7 +1,9 @@
 """A CNN under 30,000 parameters on Fashion-MNIST, for minutes of CPU time.
 
 Published for networks of this size: 0.916 (2 conv + pool), 0.925 (2 conv, < 100k parameters), in the
-data set's README.
+data set's README. Measured: 91.93 (one seed, 600 s of training on two CPU cores that did other things too):
+
+    cnn train --config=configs/classification/fashion_mnist_cnn.py --workdir=runs/fashion
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,9 @@
 """The CNN of MNIST-1D (Greydanus & Kobak, ICML 2024): 5,210 parameters, Adam, 6000 steps of 100.
 
-The paper's table says 94 %; its recipe has no decay and no augmentation.
+The paper's table says 94 %, its notebook 92.3 % at 6000 steps; its recipe has no decay and no augmentation.
+Measured: 92.74 +- 1.00 (5 seeds, 10 to 12 s of training on two CPU cores):
+
+    python -m experiments.seeds --config=configs/classification/mnist1d_cnn.py
 """
 
 from ml_collections import ConfigDict
