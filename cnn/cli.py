@@ -51,7 +51,8 @@ def usage() -> str:
             "verbs:",
             *lines,
             "",
-            "Each takes --help and also runs as `python -m cnn.VERB`. A first run:",
+            "Each takes --help; `python -m cnn.train` is the same as `cnn train` (list is in cnn.listing).",
+            "A first run:",
             "  cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits",
         ]
     )
