@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnn.errors import UserError
+from cnn.errors import UserError, unknown
 
 
 def group_size(mode: str) -> int | None:
@@ -148,15 +148,47 @@ class GroupNorm(nn.Module):
         return (y * over_channels(scale, x.ndim) + over_channels(bias, x.ndim)).astype(self.dtype)
 
 
-def make_norm(norm: str, bn: str, dtype: Any) -> Callable[..., nn.Module]:
-    """The normalisation layer of a model: options `norm` 'batch' | 'group', and `bn` for BatchNorm's mode.
+class LayerNorm(nn.Module):
+    """Layer normalisation over the channels of each position (Ba et al. 2016, as ConvNeXt uses it)."""
+
+    epsilon: float = 1e-6
+    dtype: Any = jnp.float32
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Float[Array, "b *space c"]:
+        scale = self.param("scale", self.scale_init, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        y = x.astype(jnp.float32)
+        mean = y.mean(axis=-1, keepdims=True)
+        var = jnp.square(y - mean).mean(axis=-1, keepdims=True)
+        y = (y - mean) * lax.rsqrt(var + self.epsilon)
+        return (y * over_channels(scale, x.ndim) + over_channels(bias, x.ndim)).astype(self.dtype)
+
+
+class NoNorm(nn.Module):
+    """The identity: no parameters, for networks that are trained without normalisation."""
+
+    scale_init: Callable[..., Array] = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Float[Array, "b *space c"]:
+        return x
+
+
+def make_norm(norm: str, bn: str, dtype: Any, epsilon: float = 1e-5) -> Callable[..., nn.Module]:
+    """The normalisation layer of a model: options `norm` and, for BatchNorm's mode, `bn`.
 
     Raises:
       UserError: an unknown `norm` or `bn`.
     """
     group_size(bn)
-    if norm == "batch":
-        return partial(BatchNorm, mode=bn, dtype=dtype)
-    if norm == "group":
-        return partial(GroupNorm, dtype=dtype)
-    raise UserError(f"norm '{norm}' is not 'batch' or 'group'")
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
+    if norm == "none":
+        return NoNorm
+    mode = {"mode": bn} if norm == "batch" else {}
+    return partial(NORMS[norm], epsilon=epsilon, dtype=dtype, **mode)
+
+
+NORMS = {"batch": BatchNorm, "group": GroupNorm, "layer": LayerNorm, "none": NoNorm}

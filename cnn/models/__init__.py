@@ -1,48 +1,78 @@
 """The models by name. This module imports no JAX; building one does."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from cnn.tables import Entry, build
+from cnn.tables import build
 
-MODELS: dict[str, Entry] = {
-    "resnet18": Entry(
-        "cnn.models.resnet:resnet18", "ResNet-18 for 224 px pictures (He et al. 2015)"
+
+class ModelEntry(NamedTuple):
+    """A line of MODELS: an `Entry`, and what the published numbers of the network are for.
+
+    Attributes:
+      input: shape [*space, c] of one example.
+      classes: of the head.
+    """
+
+    target: str
+    about: str
+    input: tuple[int, ...]
+    classes: int
+
+
+def family(
+    file: str, about: str, classes: int = 1000, **variants: int | tuple[int, ...]
+) -> dict[str, ModelEntry]:
+    """The entries of one file `cnn/models/{file}.py`: each variant is a callable of that name in it.
+
+    Args:
+      about: the network and its paper, for `cnn list models`.
+      variants: name = the side of its square pictures in pixels, or the whole input shape.
+    """
+    return {
+        name: ModelEntry(
+            f"cnn.models.{file}:{name}", about, size if isinstance(size, tuple) else (size, size, 3), classes
+        )
+        for name, size in variants.items()
+    }
+
+
+MODELS: dict[str, ModelEntry] = {
+    **family(
+        "resnet",
+        "ResNet v1.5 (He et al. 2015, arXiv 1512.03385)",
+        resnet18=224,
+        resnet34=224,
+        resnet50=224,
+        resnet101=224,
+        resnet152=224,
     ),
-    "resnet34": Entry(
-        "cnn.models.resnet:resnet34", "ResNet-34 for 224 px pictures (He et al. 2015)"
+    **family("resnet", "ResNet for small pictures", 10, resnet18_cifar=32, resnet_small=(8, 8, 1)),
+    **family(
+        "wide_resnet",
+        "Wide ResNet for small pictures (Zagoruyko & Komodakis 2016, arXiv 1605.07146)",
+        10,
+        wrn_16_4=32,
+        wrn_28_10=32,
+        wrn_40_4=32,
     ),
-    "resnet50": Entry(
-        "cnn.models.resnet:resnet50", "ResNet-50 v1.5: stride in the 3x3 convolution"
+    **family("small_cnn", "under 30k parameters, fast on a CPU", 10, fashion_cnn=(28, 28, 1)),
+    **family(
+        "mnist1d",
+        "the networks of MNIST-1D (Greydanus & Kobak 2024, arXiv 2011.14439)",
+        10,
+        mnist1d_cnn=(40, 1),
+        mnist1d_mlp=(40, 1),
+        mnist1d_logistic=(40, 1),
     ),
-    "resnet101": Entry("cnn.models.resnet:resnet101", "ResNet-101 v1.5"),
-    "resnet152": Entry("cnn.models.resnet:resnet152", "ResNet-152 v1.5"),
-    "resnet18_cifar": Entry(
-        "cnn.models.resnet:resnet18_cifar", "ResNet-18, 3x3 stem without pooling, 32 px"
+    **family(
+        "mlp",
+        "dense baseline on the flattened input",
+        10,
+        logistic=(28, 28, 1),
+        mlp=(28, 28, 1),
+        residual_mlp=(28, 28, 1),
     ),
-    "resnet_small": Entry(
-        "cnn.models.resnet:resnet_small", "three thin stages for 8 to 32 px pictures"
-    ),
-    "wrn_16_4": Entry(
-        "cnn.models.wide_resnet:wrn_16_4", "Wide ResNet 16-4 (Zagoruyko & Komodakis 2016)"
-    ),
-    "wrn_28_10": Entry("cnn.models.wide_resnet:wrn_28_10", "Wide ResNet 28-10"),
-    "wrn_40_4": Entry("cnn.models.wide_resnet:wrn_40_4", "Wide ResNet 40-4"),
-    "fashion_cnn": Entry(
-        "cnn.models.small_cnn:fashion_cnn", "under 30k parameters, 28 px, fast on a CPU"
-    ),
-    "mnist1d_cnn": Entry(
-        "cnn.models.mnist1d:mnist1d_cnn", "1-D CNN of MNIST-1D (Greydanus & Kobak 2024)"
-    ),
-    "mnist1d_mlp": Entry("cnn.models.mnist1d:mnist1d_mlp", "residual MLP of MNIST-1D"),
-    "mnist1d_logistic": Entry(
-        "cnn.models.mnist1d:mnist1d_logistic", "logistic regression of MNIST-1D"
-    ),
-    "logistic": Entry("cnn.models.mlp:logistic", "logistic regression on the flattened input"),
-    "mlp": Entry(
-        "cnn.models.mlp:mlp", "multi-layer perceptron on the flattened input: depth x width"
-    ),
-    "residual_mlp": Entry("cnn.models.mlp:residual_mlp", "MLP whose hidden layers are residual"),
 }
 
 
