@@ -3,15 +3,17 @@
 The tables hold text only, so `cnn list` reads them without importing JAX.
 """
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from cnn.errors import UserError, unknown
 
 
-class Entry(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Entry:
     """One line of a table: `target` is 'package.module:attribute', `about` a line for `cnn list`."""
 
     target: str

@@ -1,21 +1,21 @@
 """The models by name. This module imports no JAX; building one does."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from cnn.tables import build
+from cnn.tables import Entry, build
 
 
-class ModelEntry(NamedTuple):
-    """A line of MODELS: an `Entry`, and what the published numbers of the network are for.
+@dataclasses.dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A line of MODELS, with what the published numbers of the network are for.
 
     Attributes:
       input: shape [*space, c] of one example.
       classes: of the head.
     """
 
-    target: str
-    about: str
     input: tuple[int, ...]
     classes: int
 

@@ -14,6 +14,7 @@ from cnn.layers.pool import global_avg_pool
 from cnn.shapes import Outputs
 
 OUTPUT_STRIDES = (8, 16, 32)
+HEAD_INIT = nn.initializers.normal(0.01)
 
 
 class Resolution:
@@ -109,7 +110,7 @@ class Backbone(nn.Module):
         out: Outputs,
         x: Float[Array, "b *space c"],
         train: bool,
-        kernel_init: Callable[..., Array] = nn.initializers.normal(0.01),
+        kernel_init: Callable[..., Array] = HEAD_INIT,
     ) -> Outputs:
         """Adds `pre_logits` (the mean over space) and, with classes, `logits` from the dense layer `head`."""
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
