@@ -1,4 +1,6 @@
-"""Convolution, normalisation and activation as one layer; dense layers behind a feature map; activations."""
+"""Convolution, normalisation and activation as one layer; blocks as one stage; dense layers behind a feature map;
+the activations by name.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,6 +66,24 @@ class ConvNorm(nn.Module):
         )(x)
         x = self.norm(name="bn", scale_init=self.scale_init)(x, train=train)
         return ACTIVATIONS[self.act](x)
+
+
+class Stage(nn.Module):
+    """Blocks one after the other, by name `block1`, `block2`, ...
+
+    Attributes:
+      blocks: makes each block, which is called `(x, train)`.
+      prefix: of the names.
+    """
+
+    blocks: Sequence[Callable[..., nn.Module]]
+    prefix: str = "block"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(name=f"{self.prefix}{index}")(x, train)
+        return x
 
 
 class FlattenedDense(nn.Module):

@@ -20,13 +20,12 @@ def _reduce_window(x, start, function, window, strides, padding, dilation, ceil)
     if isinstance(pads, str):
         pads = lax.padtype_to_pads(x.shape[1:-1], spans, strides, pads)
     if ceil:
-        pads = [
-            (low, _ceil_padding(*axis, low, high))
-            for axis, (low, high) in zip(zip(x.shape[1:-1], spans, strides), pads, strict=True)
-        ]
+        sizes = zip(x.shape[1:-1], spans, strides, pads, strict=True)
+        pads = [(pad[0], _ceil_padding(*axis, *pad)) for *axis, pad in sizes]
     pads = ((0, 0), *pads, (0, 0))
-    one = (1, *window, 1), (1, *strides, 1), pads
-    return lax.reduce_window(x, start, function, *one, window_dilation=(1, *dilation, 1))
+    return lax.reduce_window(
+        x, start, function, (1, *window, 1), (1, *strides, 1), pads, window_dilation=(1, *dilation, 1)
+    )
 
 
 def _ceil_padding(size: int, span: int, stride: int, low: int, high: int) -> int:

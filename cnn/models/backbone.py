@@ -54,24 +54,6 @@ class Resolution:
         return {"strides": 1, "dilation": dilation, "padding": pads}
 
 
-class Stage(nn.Module):
-    """Layers one after the other: `block1`, `block2`, ...
-
-    Attributes:
-      blocks: module classes with all but their name filled in; each is called `(x, train)`.
-      prefix: of the names.
-    """
-
-    blocks: Sequence[Callable[..., nn.Module]]
-    prefix: str = "block"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        for index, block in enumerate(self.blocks, 1):
-            x = block(name=f"{self.prefix}{index}")(x, train)
-        return x
-
-
 class Backbone(nn.Module):
     """Base of all networks; `build_model` says what calling one returns.
 

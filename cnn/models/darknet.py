@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn.errors import unknown

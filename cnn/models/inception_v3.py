@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
-from cnn.layers.blocks import ConvNorm
+from cnn.layers.blocks import ConvNorm, Stage
 from cnn.layers.inception import Branch, InceptionBlock, block_channels, scaled
 from cnn.layers.pool import avg_pool, global_avg_pool, max_pool
-from cnn.models.backbone import Backbone, Resolution, Stage
+from cnn.models.backbone import Backbone, Resolution
 from cnn.shapes import Outputs
 
 INIT = nn.initializers.normal(0.1)

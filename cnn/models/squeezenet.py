@@ -8,10 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn.layers.blocks import ConvNorm
+from cnn.layers.blocks import ConvNorm, Stage
 from cnn.layers.drop import Dropout
 from cnn.layers.pool import global_avg_pool, max_pool
-from cnn.models.backbone import HEAD_INIT, Backbone, Resolution, Stage
+from cnn.models.backbone import HEAD_INIT, Backbone, Resolution
 from cnn.shapes import Outputs
 
 INIT = nn.initializers.he_uniform()
@@ -37,10 +37,10 @@ class Fire(nn.Module):
 class SqueezeNet(Backbone):
     """One convolution (stage 1), then stages of fire modules with a 3x3 max pool in front of each.
 
-    Fire module i (from 0) has `base_expand + expand_step * (i // expand_every)` channels, of which
-    `share3x3` come from 3x3 kernels, and squeezes to `squeeze_ratio` of them: the paper's metaparameters. The classifier is
-    a 1x1 convolution with ReLU whose mean is taken over space. The paper trains with dropout 0.5. There is no
-    residual branch: `drop_path` does nothing.
+    Fire module i (from 0) has `base_expand + expand_step * (i // expand_every)` channels, of which `share3x3` come
+    from 3x3 kernels, and squeezes to `squeeze_ratio` of them: the paper's metaparameters. The classifier is a 1x1
+    convolution with ReLU whose mean is taken over space. The paper trains with dropout 0.5. There is no residual
+    branch: `drop_path` does nothing.
 
     Attributes:
       stage_sizes: fire modules of stages 2, 3, ...

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from cnn.layers.blocks import ConvNorm, FlattenedDense
+from cnn.layers.blocks import ConvNorm, FlattenedDense, Stage
 from cnn.layers.pool import max_pool
-from cnn.models.backbone import Backbone, Resolution, Stage
+from cnn.models.backbone import Backbone, Resolution
 from cnn.shapes import Outputs
 
 GRID = 7  # the feature map of a 224 px picture
