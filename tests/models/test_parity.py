@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ def network(name: str):
     layout = json.loads(str(stored["layout"]))
     image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
     model = build_model(layout["model"], {"num_classes": len(stored["logits"])})
-    like = abstract_variables(model, lambda: image)
+    like = abstract_variables(model, lambda: jnp.asarray(image))
     state = {key: formula.tensor(key, shape) for key, shape in layout["state"]}
     variables = convert_state(layout["model"], layout["library"], state, like)
     return stored, layout, model, variables, image
