@@ -8,7 +8,8 @@ ever imported or called by name.
 
 import pickletools
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from io import BytesIO
+from typing import Any, NamedTuple
 
 from cnn.errors import UserError
 
@@ -92,7 +93,7 @@ REBUILD: dict[Name, Callable[..., Any]] = {
 NAMES = {*REBUILD, *(Name("torch", storage) for storage in STORAGES)}
 
 
-def read_stream(file: BinaryIO, persistent: Callable[[Any], Any] | None = None) -> Any:
+def read_stream(file: BytesIO, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The next pickle of `file`, as plain Python values and `Tensor`; leaves the file behind it.
 
     Args:
@@ -119,7 +120,7 @@ class _Machine:
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: BytesIO) -> Any:
         for opcode, arg, _ in pickletools.genops(file):
             name = opcode.name
             if name == "STOP":

@@ -2,13 +2,13 @@
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn.convert.rules import Mismatch, Rules, State, convert
+from cnn.convert.rules import Mismatch, Rules, State, convert, targets
 from cnn.errors import UserError, unknown
 from cnn.models import MODELS
 
@@ -28,22 +28,31 @@ def tables_of(model_name: str) -> Mapping[str, Rules]:
     return importlib.import_module(module).TABLES if importlib.util.find_spec(module) else {}
 
 
-def abstract_variables(model: Any, inputs: Any) -> dict[str, Any]:
+def _chosen(model_name: str, layout: str) -> Mapping[str, Rules]:
+    """The layout that was asked for, or all of them."""
+    tables = dict(tables_of(model_name)) | {OWN: ()}
+    if layout and layout not in tables:
+        raise unknown(f"layout of {model_name}", layout, tables)
+    return {layout: tables[layout]} if layout else tables
+
+
+def abstract_variables(model: Any, inputs: Callable[[], jax.Array]) -> dict[str, Any]:
     """The shapes of a model's variables, nested dicts in network order: that of the first call of each layer.
 
     JAX sorts dicts by name when they leave a trace, so the order is noted inside.
 
     Args:
-      model: a Linen module; inputs: an array or its shape and type, [b, *space, c].
+      model: a Linen module.
+      inputs: makes an input, [b, *space, c]; it is traced, nothing is computed.
     """
     order: list[dict[str, Any]] = []
 
-    def init(x: jax.Array) -> Any:
-        variables = model.init(jax.random.key(0), x, train=False)
+    def init() -> Any:
+        variables = model.init(jax.random.key(0), inputs(), train=False)
         order.append(_shapes(variables))
         return variables
 
-    jax.eval_shape(init, inputs)
+    jax.eval_shape(init)
     return order[0]
 
 
@@ -96,24 +105,35 @@ def convert_detecting(
     model_name: str, layout: str, state: State, like: Mapping[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """`convert_state`, and the name of the layout that fitted."""
-    tables = dict(tables_of(model_name)) | {OWN: ()}
-    if layout and layout not in tables:
-        raise unknown(f"layout of {model_name}", layout, tables)
     leaves = leaves_in_order(like)
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     refused: list[tuple[int, str, str]] = []
-    for name in [layout] if layout else tables:
+    for name, rules in _chosen(model_name, layout).items():
         try:
-            arrays = _own(state, shapes) if name == OWN else convert(tables[name], state, shapes)
+            arrays = _own(state, shapes) if name == OWN else convert(rules, state, shapes)
         except Mismatch as error:
             refused.append((error.matched, name, str(error)))
             continue
-        typed = {key: array.astype(leaves[key].dtype) for key, array in arrays.items()}
-        return nested(typed), name
+        return nested({key: _typed(key, arrays[key], leaves[key].dtype) for key in leaves}), name
     _, name, text = max(refused, key=lambda r: r[0])  # of equals, the first
     others = [other for _, other, _ in refused if other != name]
     tried = f" (nor do {', '.join(others)} fit)" if others else ""
     raise UserError(f"layout '{name}' of {model_name}: {text}{tried}")
+
+
+def _typed(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
+    """The array in our type.
+
+    Raises:
+      UserError: it holds whole numbers, or its values are too large for the type.
+    """
+    if array.dtype.kind != "f":
+        raise UserError(f"'{name}' would get {array.dtype}, but weights are floating point; is the file quantized?")
+    with np.errstate(over="ignore"):
+        typed = array.astype(dtype)
+    if not np.isfinite(typed).all():
+        raise UserError(f"'{name}' holds values that are too large for {np.dtype(dtype)}")
+    return typed
 
 
 def _own(state: State, like: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -133,3 +153,28 @@ def _own(state: State, like: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndar
                 known,
             )
     return {name: named[name] for name in like}
+
+
+def classes_in(
+    model_name: str, layout: str, state: State, like: Mapping[str, Any]
+) -> int | None:
+    """How many classes the file's head has; None where no layout knows its head."""
+    *_, head = [name for name in leaves_in_order(like) if name.startswith("params/")]
+    for rules in _chosen(model_name, layout).values():
+        try:
+            found = targets(rules, state, leaves_in_order(like))
+        except Mismatch:
+            continue
+        for key, target in found.items():
+            if target is not None and target.name == head and state[key].ndim:
+                return state[key].shape[0]
+    own = state.get(head, state.get(head.removeprefix("params/")))
+    return own.shape[-1] if own is not None and own.ndim else None
+
+
+def dropped(
+    model_name: str, layout: str, state: State, like: Mapping[str, Any]
+) -> list[str]:
+    """Keys of the file that the layout leaves out on purpose."""
+    found = targets(_chosen(model_name, layout)[layout], state, leaves_in_order(like))
+    return [key for key, target in found.items() if target is None]
