@@ -43,7 +43,8 @@ class DenseLayer(nn.Module):
         if self.bottleneck:
             x = self.conv(self.bottleneck, 1, name="conv1")(x)
             x = nn.relu(self.norm(name="bn2")(x, train=train))
-        x = self.conv(self.growth_rate, 3, dilation=self.dilation, name="conv2")(x)
+        name = "conv2" if self.bottleneck else "conv1"
+        x = self.conv(self.growth_rate, 3, dilation=self.dilation, name=name)(x)
         return Dropout(self.dropout, name="dropout")(x, train=train)
 
 
