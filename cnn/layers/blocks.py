@@ -17,7 +17,8 @@ from cnn.layers.pool import adaptive_avg_pool
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
-    "leaky_relu": lambda x: nn.leaky_relu(x, 0.1),  # Darknet's slope
+    "leaky_relu": nn.leaky_relu,  # slope 0.01
+    "leaky_relu_0.1": lambda x: nn.leaky_relu(x, 0.1),
     "silu": nn.silu,
     "hard_swish": nn.hard_swish,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),

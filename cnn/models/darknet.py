@@ -51,7 +51,7 @@ class Darknet(Backbone):
     Attributes:
       stage_sizes: blocks of each stage.
       width: channels of the stem; they double at each stage.
-      act: a name of ACTIVATIONS.
+      act: a name of ACTIVATIONS; 'leaky_relu' is what timm's weights are made for, 'leaky_relu_0.1' the paper's.
       zero_init: each block's last scale starts at 0, as in timm.
     """
 
