@@ -45,7 +45,7 @@ class Learner:
         shape = arrays[self.key].shape[1:]
         built = build(c, info, shape)
         self.task, self.model, self._zeros = built.task, built.model, built.inputs
-        schedule = make_schedule(c.schedule, rate, case.steps, 1)
+        schedule = make_schedule(c.schedule, rate, case.steps, 1.0)
         self._tx = make_optimizer(c.optim, schedule, built.shapes["params"])
         step = make_train_step(built.model, built.task, self._tx, schedule, seed=0)
         self._step = jax.jit(step, donate_argnums=0)
