@@ -11,6 +11,12 @@ from cnn.errors import UserError
 from cnn.layers.conv import Padding, Sizes, explicit_padding, per_axis
 
 
+def check_pixels(x: Float[Array, "b *space c"]) -> None:
+    """Raises UserError if no pixel is left in `x`."""
+    if 0 in x.shape[1:-1]:
+        raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+
+
 def _reduce_window(x, start, function, window, strides, padding, dilation, ceil):
     rank = x.ndim - 2
     window, dilation = per_axis(window, rank, "window"), per_axis(dilation, rank, "dilation")
@@ -23,9 +29,11 @@ def _reduce_window(x, start, function, window, strides, padding, dilation, ceil)
         sizes = zip(x.shape[1:-1], spans, strides, pads, strict=True)
         pads = [(pad[0], _ceil_padding(*axis, *pad)) for *axis, pad in sizes]
     pads = ((0, 0), *pads, (0, 0))
-    return lax.reduce_window(
+    y = lax.reduce_window(
         x, start, function, (1, *window, 1), (1, *strides, 1), pads, window_dilation=(1, *dilation, 1)
     )
+    check_pixels(y)
+    return y
 
 
 def _ceil_padding(size: int, span: int, stride: int, low: int, high: int) -> int:
@@ -91,8 +99,7 @@ def adaptive_avg_pool(x: Float[Array, "b *space c"], size: Sizes) -> Float[Array
     Raises:
       UserError: no pixel is left in the input.
     """
-    if 0 in x.shape[1:-1]:
-        raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+    check_pixels(x)
     for axis, (n, bins) in enumerate(zip(x.shape[1:-1], per_axis(size, x.ndim - 2, "size"), strict=True), 1):
         if n == bins:
             continue

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from cnn.errors import UserError
 from cnn.layers.drop import Dropout, check_rate
 from cnn.layers.norm import make_norm
-from cnn.layers.pool import global_avg_pool
+from cnn.layers.pool import check_pixels, global_avg_pool
 from cnn.shapes import Outputs
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -134,8 +134,7 @@ class Backbone(nn.Module):
         Raises:
           UserError: no pixel is left to take the mean of.
         """
-        if 0 in x.shape[1:-1]:
-            raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+        check_pixels(x)
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
         if self.num_classes:
             y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)
