@@ -28,10 +28,15 @@ def package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lite0():
     package(pretrained.PRETRAINED[LITE0].module)
     return pretrained.folder(LITE0)
+
+
+@pytest.fixture(scope="module")
+def predictor(lite0):
+    return cnn.load(LITE0)
 
 
 # What is on each photo, and how sure the network was in another implementation of it (top-1 where given).
@@ -46,17 +51,12 @@ PHOTOS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("photo", PHOTOS)
-def test_lite0_knows_what_is_on_the_photos(lite0, photo, predictor):
+def test_lite0_knows_what_is_on_the_photos(photo, predictor):
     (module, file), subjects, (first, probability) = PHOTOS[photo]
     (found,) = predictor.predict(str(package(module) / file))
     assert found["class"] == first and len(found["top"]) == 5
     assert found["probability"] == pytest.approx(probability, abs=0.01)
     assert set(subjects) <= {top["class"] for top in found["top"]}
-
-
-@pytest.fixture(scope="module")
-def predictor():
-    return cnn.load(LITE0)
 
 
 @pytest.mark.slow
