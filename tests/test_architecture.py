@@ -24,7 +24,7 @@ RANKS = {
     "cnn.tasks": 4,
     "cnn.step": 5,
     "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.verbs": 6, "cnn.doctor": 6,
-    "cnn.listing": 6,
+    "cnn.listing": 6, "cnn.convert.verb": 6,
     "configs": 7,
     "experiments": 8,
 }  # fmt: skip
@@ -34,11 +34,13 @@ STRANGERS = {
     "cnn.transforms": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step"),
     "cnn.layers": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.models": ("cnn.data", "cnn.transforms", "cnn.config"),
+    "cnn.convert.tables": ("cnn.models", "cnn.layers", "cnn.data", "cnn.config"),
     "cnn.ops": ("cnn.data", "cnn.transforms", "cnn.config", "cnn.models"),
 }
 NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
     "cnn.data", "cnn.transforms", "cnn.listing", "cnn.doctor",
+    "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
 )  # fmt: skip
 BANNED_MODULES = ("tensorflow", "torch", "pickle", "dill", "cloudpickle", "clu")
 
