@@ -33,6 +33,7 @@ SLOW = (
     "*test_models.py::test_numbers[[]googlenet*",
     "*test_classic.py::test_auxiliary*",
     "*test_classic.py::test_the_dilated*",
+    "*test_classic.py::test_a_recomputed*",
     "*test_resume.py::test_kill_9*",
     "*test_offline.py::*",
     "*test_timing.py::test_a_run_writes*",

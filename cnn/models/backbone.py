@@ -117,10 +117,13 @@ class Backbone(nn.Module):
         """Rate of each of `blocks` residual blocks."""
         return [self.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
 
+    def recomputed(self, stage: int) -> bool:
+        """Whether `remat` names this stage."""
+        return self.remat is True or (self.remat is not False and stage in self.remat)
+
     def block(self, module: type[nn.Module], stage: int) -> type[nn.Module]:
         """`module`, called `(x, train)`, recomputed in the backward pass where `remat` says so."""
-        chosen = self.remat is True or (self.remat is not False and stage in self.remat)
-        return nn.remat(module, static_argnums=(2,)) if chosen else module
+        return nn.remat(module, static_argnums=(2,)) if self.recomputed(stage) else module
 
     def classify(
         self,
