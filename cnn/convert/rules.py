@@ -1,4 +1,4 @@
-"""Weight tables: how the names of a foreign checkpoint become ours. Pure data and NumPy, no JAX.
+r"""Weight tables: how the names of a foreign checkpoint become ours. Pure data and NumPy, no JAX.
 
 A family's table is `cnn/convert/tables/<file of the family in cnn/models>.py` with
 
