@@ -92,7 +92,7 @@ class MobileNetV3(MobileBackbone):
     }
 
     def plan(self) -> Plan:
-        def wide(channels: float) -> int:
+        def wide(channels: int) -> int:
             return make_divisible(channels * self.width)
 
         stem = wide(16) if self.width >= 0.75 else 16
