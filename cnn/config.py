@@ -64,6 +64,7 @@ def default() -> ConfigDict:
             "fake": False,  # random examples of the right shapes: for smoke runs and speed tests
             "train_split": "train",
             "batch_size": 64,  # over all devices
+            "shuffle": True,  # a new order every epoch; False: the data set's own, every epoch the same
             "train_transforms": ConfigDict(),  # {name: options}; the order is that of TRANSFORMS
             "eval_transforms": ConfigDict(),  # these travel in the model card and are used to predict
             "mean": (),  # per channel, of images in [0, 1]; () leaves the scale as it is

@@ -143,6 +143,7 @@ def make_plan(config: ConfigDict) -> Plan:
         config.seed,
         jax.process_index(),
         jax.process_count(),
+        config.input.shuffle,
     )
     total = steps(config, "total", batches.steps_per_epoch, unset=0)
     if total < 1:
