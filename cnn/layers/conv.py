@@ -22,6 +22,8 @@ Padding = None | str | int | Sequence[Sequence[int]]
 
 # He et al. 2015 (arXiv 1502.01852), over the outputs as ResNet's authors and torchvision do.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# PyTorch's default for kernels: U(-a, a), a = 1/sqrt(fan_in).
+default_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def fan_in_uniform(fan_in: int) -> Callable[..., Array]:

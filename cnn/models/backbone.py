@@ -36,6 +36,23 @@ class Resolution:
         self.stride *= stride
         return stride, dilation
 
+    def window(self, rank: int, size: int, stride: int, padding: int = 0) -> dict[str, Any]:
+        """`strides`, `dilation` and `padding` for the next pool or convolution that pads less than half its window.
+
+        Beyond the limit the padding keeps the size, with the plain network's in front: away from the far border,
+        every `stride`-th pixel of the result is a pixel of the plain network's.
+
+        Args:
+          size: of the window along each of `rank` axes.
+          padding: of the plain network.
+        """
+        kept, dilation = self.step(stride)
+        if kept == stride:
+            return {"strides": stride, "dilation": dilation, "padding": padding}
+        low = padding * dilation
+        pads = ((low, dilation * (size - 1) - low),) * rank
+        return {"strides": 1, "dilation": dilation, "padding": pads}
+
 
 class Backbone(nn.Module):
     """Base of all networks; `build_model` says what calling one returns.
@@ -112,7 +129,13 @@ class Backbone(nn.Module):
         train: bool,
         kernel_init: Callable[..., Array] = HEAD_INIT,
     ) -> Outputs:
-        """Adds `pre_logits` (the mean over space) and, with classes, `logits` from the dense layer `head`."""
+        """Adds `pre_logits` (the mean over space) and, with classes, `logits` from the dense layer `head`.
+
+        Raises:
+          UserError: no pixel is left to take the mean of.
+        """
+        if 0 in x.shape[1:-1]:
+            raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
         if self.num_classes:
             y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)

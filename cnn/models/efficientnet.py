@@ -80,7 +80,7 @@ class EfficientNet(MobileBackbone):
     """The family; the papers' stochastic depth and, in the variants, dropout are the defaults.
 
     Attributes:
-      layout: rows of a table.
+      layout: rows of a table, `Row` or plain tuples of its fields.
       stem: channels of the stem, before `width`.
       width, depth: factors of all channels and repeats.
       lite: no squeeze-and-excitation, ReLU6, and stem, top and the repeats of the first and last row keep
@@ -88,7 +88,7 @@ class EfficientNet(MobileBackbone):
       nearest: round channels to the nearest multiple of 8 (v2-B) and not up where that takes away over 10 %.
     """
 
-    layout: Sequence[Sequence[float]] = B0
+    layout: Sequence[tuple] = B0
     stem: int = 32
     width: float = 1.0
     depth: float = 1.0

@@ -102,7 +102,11 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
         sizes, shortcut = self.sizes, x
         layer = partial(self.layer, act=sizes.act)
-        over_space = {"kernel_size": sizes.kernel, "strides": self.strides, "dilation": self.dilation}
+        over_space = {
+            "kernel_size": sizes.kernel,
+            "strides": self.strides,
+            "dilation": self.dilation,
+        }
         last = {"kernel_size": 1}
         if sizes.fused and not sizes.expanded:
             last = over_space
@@ -112,7 +116,11 @@ class InvertedResidual(nn.Module):
         if not sizes.fused:
             channels = x.shape[-1]
             depthwise = layer(
-                channels, groups=channels, kernel_init=DEPTHWISE_INIT, **over_space, name="depthwise"
+                channels,
+                groups=channels,
+                kernel_init=DEPTHWISE_INIT,
+                **over_space,
+                name="depthwise",
             )
             x = depthwise(x, train)
         if sizes.reduced:

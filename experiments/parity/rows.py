@@ -28,4 +28,16 @@ class Row:
 ROWS = {
     "resnet18": Row("resnet18", "torchvision", "resnet18", train=True),
     "resnet50": Row("resnet50", "timm", "resnet50"),
+    "alexnet": Row("alexnet", "torchvision", "alexnet"),
+    "vgg11": Row("vgg11", "timm", "vgg11"),
+    "vgg16_bn": Row("vgg16_bn", "torchvision", "vgg16_bn", train=True),
+    "googlenet": Row(
+        "googlenet", "torchvision", "googlenet", options={"aux_logits": False, "init_weights": False}
+    ),
+    "inception_v3": Row("inception_v3", "timm", "inception_v3", size=96),
+    "squeezenet1_0": Row("squeezenet1_0", "torchvision", "squeezenet1_0"),
+    "squeezenet1_1": Row("squeezenet1_1", "torchvision", "squeezenet1_1"),
+    "densenet121": Row("densenet121", "torchvision", "densenet121"),
+    "densenet161": Row("densenet161", "timm", "densenet161"),
+    "darknet53": Row("darknet53", "timm", "darknet53"),
 }
