@@ -8,8 +8,8 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
-from cnn.layers.blocks import activation
-from cnn.layers.conv import Conv, fan_in_uniform
+from cnn.layers.blocks import Stage, activation
+from cnn.layers.conv import Conv, default_uniform, fan_in_uniform
 from cnn.layers.drop import StochasticDepth
 from cnn.models.backbone import Backbone
 from cnn.shapes import Outputs
@@ -31,8 +31,8 @@ class Mix(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        # PyTorch's defaults, as the authors': U(-a, a) with a = 1 / sqrt(fan in) for kernels and biases.
         fan_in = self.kernel_size ** (x.ndim - 2) * x.shape[-1] // self.groups
+        init = fan_in_uniform(fan_in)  # the authors take PyTorch's defaults
         x = Conv(
             self.features,
             self.kernel_size,
@@ -41,8 +41,8 @@ class Mix(nn.Module):
             groups=self.groups,
             use_bias=True,
             dtype=self.dtype,
-            kernel_init=fan_in_uniform(fan_in),
-            bias_init=fan_in_uniform(fan_in),
+            kernel_init=init,
+            bias_init=init,
             name="conv",
         )(x)
         return self.norm(name="bn")(activation(self.act)(x), train=train)
@@ -106,10 +106,10 @@ class ConvMixer(Backbone):
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
         shared = {"act": self.act, "norm": self.make_norm(), "dtype": self.dtype}
         x = Mix(self.width, self.patch, self.patch, 1, **shared, name="stem")(x, train)
-        block = self.block(ConvMixerBlock, stage=1)
-        for index, rate in enumerate(self.drop_path_rates(self.depth), 1):
-            x = block(self.kernel_size, drop_path=rate, **shared, name=f"block{index}")(x, train)
-        return self.classify({"stage1": x}, x, train, kernel_init=fan_in_uniform(self.width))
+        block = partial(self.block(ConvMixerBlock, stage=1), self.kernel_size, **shared)
+        blocks = [partial(block, drop_path=rate) for rate in self.drop_path_rates(self.depth)]
+        x = Stage(blocks, name="stage1")(x, train)
+        return self.classify({"stage1": x}, x, train, default_uniform)
 
 
 convmixer_768_32 = partial(ConvMixer, width=768, depth=32, kernel_size=7, act="relu")

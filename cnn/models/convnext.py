@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from cnn.errors import UserError
 from cnn.layers.attention import GlobalResponseNorm
-from cnn.layers.blocks import activation
+from cnn.layers.blocks import Stage, activation
 from cnn.layers.conv import Conv
 from cnn.layers.drop import StochasticDepth
 from cnn.layers.norm import over_channels
@@ -59,36 +59,6 @@ class ConvNeXtBlock(nn.Module):
             scale = self.param("layer_scale", start, (width,), jnp.float32)
             y = y * over_channels(scale, y.ndim).astype(self.dtype)
         return x + StochasticDepth(self.drop_path, name="drop_path")(y, train=train)
-
-
-class ConvNeXtStage(nn.Module):
-    """Norm and a 2x2 convolution of stride 2 (`down`; not in the first stage), then blocks at one resolution.
-
-    Attributes:
-      width: channels.
-      down: stride and dilation of `down`, None for no such layer.
-      blocks: makes block j from its rate of stochastic depth.
-    """
-
-    width: int
-    down: tuple[int, int] | None
-    blocks: Sequence[Callable[..., nn.Module]]
-    norm: Callable[..., nn.Module]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        if self.down:
-            strides, dilation = self.down
-            # In place of a stride, the pixel's partners lie ahead of it, as they did: at the pixels that the stride
-            # would have kept, a dilated network answers as the plain one.
-            pads = "VALID" if strides > 1 else ((0, dilation),) * (x.ndim - 2)
-            x = self.norm(name="down_norm")(x, train=train)
-            conv = partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=INIT)
-            x = conv(self.width, 2, strides, pads, dilation, name="down")(x)
-        for index, block in enumerate(self.blocks):
-            x = block(name=f"block{index + 1}")(x, train)
-        return x
 
 
 class ConvNeXt(Backbone):
@@ -135,14 +105,17 @@ class ConvNeXt(Backbone):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
-        norm, resolution, out = self.make_norm(), Resolution(self.output_stride), {}
-        strides, _ = resolution.step(PATCH)
+        norm, resolution = self.make_norm(), Resolution(self.output_stride)
         conv = partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=INIT)
-        x = conv(self.widths[0], PATCH, strides, "VALID", name="stem")(x)
-        x = norm(name="stem_norm")(x, train=train)
         rates = iter(self.drop_path_rates(sum(self.depths)))
+        out: Outputs = {}
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
-            down = resolution.step(2) if stage > 1 else None
+            if stage == 1:
+                x = conv(width, PATCH, resolution.step(PATCH)[0], "VALID", name="stem")(x)
+                x = norm(name="stem_norm")(x, train=train)
+            else:
+                x = norm(name=f"down{stage}_norm")(x, train=train)
+                x = conv(width, 2, **resolution.window(x.ndim - 2, 2, 2), name=f"down{stage}")(x)
             block = partial(
                 self.block(ConvNeXtBlock, stage),
                 kernel_size=self.kernel_size,
@@ -154,11 +127,10 @@ class ConvNeXt(Backbone):
                 dtype=self.dtype,
             )
             blocks = [partial(block, drop_path=next(rates)) for _ in range(depth)]
-            x = ConvNeXtStage(width, down, blocks, norm, self.dtype, name=f"stage{stage}")(x, train)
-            out[f"stage{stage}"] = x
-        # The norm comes behind the mean; before it would be another network.
+            x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
+        # The norm comes behind the mean; in front of it would be another network.
         x = norm(name="head_norm")(global_avg_pool(x), train=train)
-        return self.classify(out, x, train, kernel_init=INIT)
+        return self.classify(out, x, train, INIT)
 
 
 def _widths(first: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ the authors' code, of timm and of torchvision, which rounds one step of the rule
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from cnn.errors import UserError
 from cnn.layers.attention import SqueezeExcite
-from cnn.layers.blocks import ConvNorm
+from cnn.layers.blocks import ConvNorm, Stage
 from cnn.layers.drop import StochasticDepth
 from cnn.models.backbone import Backbone, Resolution, make_divisible
 from cnn.shapes import Outputs
@@ -39,7 +39,7 @@ def stage_plan(
     for width, blocks in itertools.groupby(widths.tolist()):
         group = min(group_width, width)
         if never_shrink:
-            width = make_divisible(width, group)
+            width = make_divisible(float(width), group)
         else:
             width = round(width / group) * group
         plan.append((len(list(blocks)), width, group))
@@ -77,18 +77,6 @@ class RegNetBlock(nn.Module):
         if x.shape != y.shape:
             x = layer(1, self.strides, act="none", name="proj")(x, train)
         return nn.relu(x + StochasticDepth(self.drop_path, name="drop_path")(y, train=train))
-
-
-class RegNetStage(nn.Module):
-    """Blocks at one resolution: `blocks` make them."""
-
-    blocks: Sequence[Callable[..., nn.Module]]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        for index, block in enumerate(self.blocks):
-            x = block(name=f"block{index + 1}")(x, train)
-        return x
 
 
 class RegNet(Backbone):
@@ -159,7 +147,7 @@ class RegNet(Backbone):
                     dtype=self.dtype,
                 )
                 blocks.append(block)
-            x = out[f"stage{stage}"] = RegNetStage(blocks, name=f"stage{stage}")(x, train)
+            x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
         return self.classify(out, x, train)
 
 

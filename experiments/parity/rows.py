@@ -40,4 +40,12 @@ ROWS = {
     "densenet121": Row("densenet121", "torchvision", "densenet121"),
     "densenet161": Row("densenet161", "timm", "densenet161"),
     "darknet53": Row("darknet53", "timm", "darknet53"),
+    "convnext_atto": Row("convnext_atto", "timm", "convnext_atto"),
+    "convnext_tiny": Row("convnext_tiny", "torchvision", "convnext_tiny"),
+    "convnextv2_nano": Row("convnextv2_nano", "timm", "convnextv2_nano"),
+    "convmixer_768_32": Row("convmixer_768_32", "timm", "convmixer_768_32"),
+    "convmixer_1024_20_ks9_p14": Row("convmixer_1024_20_ks9_p14", "timm", "convmixer_1024_20_ks9_p14"),
+    "regnetx_002": Row("regnetx_002", "timm", "regnetx_002", train=True),
+    "regnety_008_tv": Row("regnety_008_tv", "torchvision", "regnet_y_800mf"),
+    "regnety_032": Row("regnety_032", "timm", "regnety_032"),
 }
