@@ -57,4 +57,12 @@ ROWS = {
     "mnasnet_050": Row("mnasnet_050", "torchvision", "mnasnet0_5"),
     "mnasnet_100": Row("mnasnet_100", "timm", "mnasnet_100"),
     "shufflenet_v2_x0_5": Row("shufflenet_v2_x0_5", "torchvision", "shufflenet_v2_x0_5", train=True),
+    "convnext_atto": Row("convnext_atto", "timm", "convnext_atto"),
+    "convnext_tiny": Row("convnext_tiny", "torchvision", "convnext_tiny"),
+    "convnextv2_nano": Row("convnextv2_nano", "timm", "convnextv2_nano"),
+    "convmixer_768_32": Row("convmixer_768_32", "timm", "convmixer_768_32"),
+    "convmixer_1024_20_ks9_p14": Row("convmixer_1024_20_ks9_p14", "timm", "convmixer_1024_20_ks9_p14"),
+    "regnetx_002": Row("regnetx_002", "timm", "regnetx_002", train=True),
+    "regnety_008_tv": Row("regnety_008_tv", "torchvision", "regnet_y_800mf"),
+    "regnety_032": Row("regnety_032", "timm", "regnety_032"),
 }
