@@ -1,6 +1,6 @@
-"""Convolution, normalisation and activation as one layer; the activations by name."""
+"""Convolution, normalisation and activation as one layer; blocks as one stage; the activations by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -58,3 +58,19 @@ class ConvNorm(nn.Module):
         )(x)
         x = self.norm(name="bn", scale_init=self.scale_init)(x, train=train)
         return ACTIVATIONS[self.act](x)
+
+
+class Stage(nn.Module):
+    """Blocks one after the other, by name `block1`, `block2`, ...
+
+    Attributes:
+      blocks: makes each block, which is called `(x, train)`.
+    """
+
+    blocks: Sequence[Callable[..., nn.Module]]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(name=f"block{index}")(x, train)
+        return x
