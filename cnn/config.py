@@ -54,7 +54,7 @@ def default() -> ConfigDict:
     c.dtype = "auto"  # compute type: bfloat16 on TPU and GPU, float32 on CPU; parameters stay float32
     c.log_every_steps = 50
     c.profile_steps = ()  # (first, last): write a profiler trace of these steps
-    c.init_from = ""  # fine-tune: a run's workdir, one checkpoint folder, or a .npz of named arrays
+    c.init_from = ""  # fine-tune: a run's workdir, one checkpoint folder, 'pretrained:NAME', a .npz of named arrays
     c.task = ConfigDict({"name": "classification"})  # the other fields are the task's options
     c.model = ConfigDict({"name": ""})  # the other fields are the model's options
     c.input = ConfigDict(
@@ -64,6 +64,7 @@ def default() -> ConfigDict:
             "fake": False,  # random examples of the right shapes: for smoke runs and speed tests
             "train_split": "train",
             "batch_size": 64,  # over all devices
+            "shuffle": True,  # a new order every epoch; False: the data set's own, every epoch the same
             "train_transforms": ConfigDict(),  # {name: options}; the order is that of TRANSFORMS
             "eval_transforms": ConfigDict(),  # these travel in the model card and are used to predict
             "mean": (),  # per channel, of images in [0, 1]; () leaves the scale as it is

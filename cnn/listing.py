@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from cnn import cli, flags, paths
 from cnn.errors import UserError, unknown
@@ -19,6 +20,7 @@ TABLES = {
 KINDS = (*TABLES, "configs")
 
 Rows = list[tuple[str, str]]  # (name, one line about it)
+HEAD = ("name", "parameters", "GMACs", "input", "stages: stride x channels", "about")
 
 
 def rows_of(kind: str) -> Rows:
@@ -65,12 +67,29 @@ def matching(kind: str, rows: Rows, pattern: str) -> Rows:
     return found
 
 
+def details(name: str) -> dict[str, Any]:
+    """What `cnn list models` says of a model beside its name and paper, as stored in cnn/models/facts.csv."""
+    from cnn.models import MODELS, facts
+
+    if name not in facts.stored():
+        raise UserError(f"model '{name}' is not in {facts.FILE.name} yet: python -m cnn.models.facts")
+    entry, found = MODELS[name], facts.stored()[name]
+    return {
+        "parameters": found.params,
+        "macs": found.macs,
+        "input": list(entry.input),
+        "classes": entry.classes,
+        "strides": list(found.strides),
+        "channels": list(found.channels),
+    }
+
+
 def main(argv: list[str]) -> int | None:
     """`cnn list [KIND] [PATTERN] [--json]`."""
     parser = flags.Parser("list", cli.VERBS["list"].about)
     parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}; all of them without")
     parser.add_argument("pattern", nargs="?", help="part of the name, or a glob such as 'resnet*'")
-    parser.add_argument("--json", action="store_true", help="{kind: [{name, about}]}")
+    parser.add_argument("--json", action="store_true", help="{kind: [{name, about, ...}]}")
     options, _ = parser.parse(argv)
     if options.kind is not None and options.kind not in KINDS:
         raise unknown("kind", options.kind, KINDS)
@@ -84,18 +103,46 @@ def main(argv: list[str]) -> int | None:
             "config with `cnn train --config=FILE`"
         )
     if options.json:
-        json.dump(
-            {
-                kind: [{"name": name, "about": about} for name, about in rows]
-                for kind, rows in found.items()
-            },
-            sys.stdout,
-            indent=2,
-        )
+        listed = {
+            kind: [
+                {"name": name, "about": about} | (details(name) if kind == "models" else {})
+                for name, about in rows
+            ]
+            for kind, rows in found.items()
+        }
+        json.dump(listed, sys.stdout, indent=2)
         print()
+    elif options.kind == "models":
+        print(_table(found["models"]))
     else:
         print("\n\n".join(_text(kind, rows) for kind, rows in found.items()))
     return 0
+
+
+def _table(rows: Rows) -> str:
+    lines = [HEAD]
+    for name, about in rows:
+        found = details(name)
+        stages = zip(found["strides"], found["channels"], strict=True)
+        lines.append(
+            (
+                name,
+                f"{found['parameters']:,}",
+                f"{found['macs'] / 1e9:.3f}",
+                "x".join(map(str, found["input"])),
+                " ".join(f"{stride}x{width}" if stride else str(width) for stride, width in stages),
+                about,
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEAD))]
+    aligned = [
+        "  ".join(
+            cell.rjust(width) if column in (1, 2) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([f"models ({len(rows)}), counted with their own head at their own input:", *aligned])
 
 
 def _text(kind: str, rows: Rows) -> str:

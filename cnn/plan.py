@@ -111,6 +111,7 @@ class Plan:
                 seed=self.config.seed,
                 accumulate_steps=optim.accumulate_steps,
                 ema_decay=optim.ema_decay,
+                freeze=optim.freeze,
                 unroll=on_cpu(mesh),
             ),
             donate_argnums=0,
@@ -143,6 +144,7 @@ def make_plan(config: ConfigDict) -> Plan:
         config.seed,
         jax.process_index(),
         jax.process_count(),
+        config.input.shuffle,
     )
     total = steps(config, "total", batches.steps_per_epoch, unset=0)
     if total < 1:

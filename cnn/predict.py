@@ -1,6 +1,7 @@
 """`cnn predict`: what a trained network says about files; `load(path).predict(x)` in Python.
 
     cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
+    cnn predict --model=efficientnet_lite0 --pretrained photo.jpg
 """
 
 import glob
@@ -16,6 +17,8 @@ import numpy as np
 from cnn import checkpoint, flags
 from cnn import config as configs
 from cnn.build import build, info_from_card
+from cnn.convert.pretrained import PRETRAINED
+from cnn.convert.pretrained import folder as pretrained_folder
 from cnn.data.images import BadImage, decode_image
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
@@ -123,9 +126,10 @@ def _read_series(path: Path) -> np.ndarray:
 
 
 def load(path: str, which: int | str = "") -> Predictor:
-    """The network of a run's workdir, or of one checkpoint folder.
+    """The network of a run's workdir, of one checkpoint folder, or a pretrained one.
 
     Args:
+      path: a folder, or a name of `cnn.convert.pretrained.PRETRAINED`; a folder of that name wins.
       which: 'best', 'last' or a step, where `path` holds several checkpoints; '' for the weights that the
         run itself scored (`eval.use`).
 
@@ -133,6 +137,8 @@ def load(path: str, which: int | str = "") -> Predictor:
       UserError: nothing is there, or it is damaged.
     """
     use_compile_cache()
+    if path in PRETRAINED and not Path(path).exists():
+        path = str(pretrained_folder(path))
     return Predictor(*checkpoint.load_variables(checkpoint.find(path, which)))
 
 
@@ -156,11 +162,16 @@ def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or quoted globs")
-    parser.add_argument("--workdir", required=True, help="of the run, or one checkpoint folder")
+    parser.add_argument("--workdir", default="", help="of the run, or one checkpoint folder")
+    parser.add_argument("--model", default="", help="with --pretrained, in place of --workdir")
+    parser.add_argument("--pretrained", action="store_true", help=f"the weights of {', '.join(PRETRAINED)}")
     parser.add_argument("--checkpoint", default="", help="best, last, or a step; default: the run's eval.use")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     args, _ = parser.parse(argv)
-    predictor = load(args.workdir, args.checkpoint)
+    if bool(args.workdir) == args.pretrained or bool(args.model) != args.pretrained:
+        raise UserError("give --workdir=RUN, or --model=NAME with --pretrained")
+    path = str(pretrained_folder(args.model)) if args.pretrained else args.workdir
+    predictor = load(path, args.checkpoint)
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
     everything = list(files(args.paths, suffixes))
     bad, ready = 0, []
@@ -181,7 +192,7 @@ def main(argv: list[str]) -> int:
 
 
 def _row(path: str, found: dict[str, Any]) -> str:
-    top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"][:3])
+    top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"])
     return f"{path}  {top}"
 
 

@@ -17,7 +17,7 @@ _ENDLESS = 1 << 40  # steps; training batches never run out
 
 
 class TrainBatches:
-    """Endless shuffled training batches, by step.
+    """Endless training batches, by step.
 
     `batches[step]` is a dict of stacked arrays with `valid` (all True), of the rows of this process:
     a contiguous block of the global batch, whose positions in the example sequence are
@@ -25,6 +25,7 @@ class TrainBatches:
 
     Args:
       batch_size: over all processes.
+      shuffle: every epoch in a new order; else all of them in the source's.
 
     Raises:
       UserError: the source is empty, or batch_size does not divide over the processes.
@@ -38,7 +39,9 @@ class TrainBatches:
         seed: int,
         process_index: int = 0,
         process_count: int = 1,
+        shuffle: bool = True,
     ):
+        self.shuffle = shuffle
         self.source, self.transforms, self.seed = source, tuple(transforms), seed
         self.batch_size, self.size = batch_size, len(source)
         self.start, self.local = _block(batch_size, process_index, process_count)
@@ -50,11 +53,14 @@ class TrainBatches:
         return _ENDLESS
 
     def __getitem__(self, step: int) -> Example:
-        first = int(step) * self.batch_size + self.start
-        positions = np.arange(first, first + self.local)
-        rows = indices(self.seed, self.size, positions)
+        return self.several(int(step), 1)
+
+    def several(self, step: int, count: int) -> Example:
+        """The rows of `count` batches from `step` on, one batch after the other."""
+        positions = _positions(self, step, count)
+        rows = indices(self.seed, self.size, positions) if self.shuffle else positions % self.size
         batch = load(self.source, self.transforms, rows, Draws(self.seed, positions))
-        batch["valid"] = np.ones(self.local, bool)
+        batch["valid"] = np.ones(len(rows), bool)
         return batch
 
 
@@ -87,8 +93,11 @@ class EvalBatches:
     def __getitem__(self, step: int) -> Example:
         if not 0 <= step < len(self):
             raise IndexError(step)
-        first = int(step) * self.batch_size + self.start
-        rows = np.arange(first, first + self.local)
+        return self.several(int(step), 1)
+
+    def several(self, step: int, count: int) -> Example:
+        """The rows of `count` batches from `step` on, one batch after the other."""
+        rows = _positions(self, step, count)
         valid = rows < self.size
         rows = np.where(valid, rows, 0)
         batch = load(self.source, self.transforms, rows, Draws(0, rows))
@@ -104,6 +113,12 @@ def _block(batch_size: int, process_index: int, process_count: int) -> tuple[int
         )
     local = batch_size // process_count
     return process_index * local, local
+
+
+def _positions(batches: Any, step: int, count: int) -> Int64[np.ndarray, " b"]:
+    """Places in the global sequence of this process's rows of `count` batches."""
+    first = (step + np.arange(count)) * batches.batch_size + batches.start
+    return (first[:, None] + np.arange(batches.local)).reshape(-1)
 
 
 def load(

@@ -9,6 +9,7 @@ from typing import Any
 
 AHEAD = 4  # batches that are ready and placed
 AHEAD_BYTES = 1 << 30  # of them; of batches in the making too, unless the user chose the threads
+TOGETHER, TOGETHER_BYTES = 16, 1 << 20  # batches that are made in one go, and at most how large
 _THREADS = 16  # more hardly help: each prepares a batch of its own
 
 
@@ -110,9 +111,18 @@ def thread_count(workers: int, size: int) -> int:
 
 
 def in_order(batches: Any, start: int) -> Generator[Any, None, None]:
-    """batches[start], batches[start + 1], ..."""
-    for step in range(start, len(batches)):
-        yield batches[step]
+    """batches[start], batches[start + 1], ...
+
+    Small batches are made several in one go: on 2 kB ones, NumPy's calls cost more than their work.
+    """
+    together = 1
+    while start < len(batches):
+        together = min(together, len(batches) - start)
+        rows = batches.several(start, together)
+        for first in range(0, together * batches.local, batches.local):
+            yield {name: value[first : first + batches.local] for name, value in rows.items()}
+        start += together
+        together = max(1, min(TOGETHER, TOGETHER_BYTES * together // max(batch_bytes(rows), 1)))
 
 
 def by_grain(

@@ -7,6 +7,7 @@ measures every model again and compares.
 """
 
 import csv
+import functools
 import math
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class Facts(NamedTuple):
     channels: tuple[int, ...]
 
 
+@functools.cache
 def stored() -> dict[str, Facts]:
     """The file's rows by model; imports no JAX."""
     with open(FILE, encoding="utf-8", newline="") as file:

@@ -18,6 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = ConfigDict({"name": "mnist1d_mlp"})
     c.input.dataset = "mnist1d"
     c.input.batch_size = 100
+    c.input.shuffle = False  # as in the authors' code: forty fixed batches, again and again
     c.optim.name = "adamw"
     c.optim.lr = 0.01
     c.schedule.name = "constant"

@@ -3,8 +3,8 @@
     pip install -e '.[parity]'
     python -m experiments.parity.torch_logits [NAME ...]      # writes tests/models/parity/NAME.npz
 
-Each file has the logits [k], the names and shapes of the state in PyTorch's layout, and for some networks the
-running statistics (every 16th channel) after one step of training mode. Networks are full size; only the picture is small.
+Each file has the logits [k], the names and shapes of the state in PyTorch's layout, and for some networks (every
+16th channel of) the running statistics after one step of training mode. Networks are full size, pictures small.
 """
 
 import importlib

@@ -81,6 +81,13 @@ def test_global_sequence_is_independent_of_layout(make, batch_size, hosts):
     assert equal(joined(steps), reference)
 
 
+def test_without_shuffling_every_epoch_is_the_source_in_its_order():
+    batches = TrainBatches(array_source(), [], 4, 0, shuffle=False)
+    labels = joined(sequence(batches, 12))["label"].tolist()
+    assert labels == [*range(N), *range(N), 0, 1]
+    assert TrainBatches(array_source(), [], 4, 0)[0]["label"].tolist() != labels[:4]
+
+
 def test_batch_is_what_it_says():
     batch = TrainBatches(array_source(), build_transforms({}), 8, 0)[3]
     assert batch["image"].shape == (8, 8, 8, 1) and batch["image"].dtype == np.uint8
@@ -99,7 +106,7 @@ def test_one_epoch_holds_every_example_once():
 def test_iterating_equals_indexing(make, threads, start):
     batches = TrainBatches(make(), build_transforms(AUGMENT), 4, 1)
     iterator = iterate(batches, start, threads)
-    for step in range(start, start + 10):
+    for step in range(start, start + 40):
         assert equal(next(iterator), batches[step])
 
 

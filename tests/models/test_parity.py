@@ -1,0 +1,85 @@
+"""Our networks answer what PyTorch's answer: full size, the same weights, made by a formula from their names.
+
+The references in parity/*.npz come from `python -m experiments.parity.torch_logits`; nothing here needs PyTorch.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn.convert.variables import abstract_variables, convert_state
+from cnn.models import MODELS, build_model
+from experiments.parity import formula
+from experiments.parity.rows import ROWS
+
+FOLDER = Path(__file__).with_name("parity")
+FAST = ("resnet18",)
+TOLERANCE = 1e-4  # of the largest logit
+
+
+def network(name: str):
+    """(stored reference, model, variables, picture) of one comparison."""
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        stored = dict(file)
+    layout = json.loads(str(stored["layout"]))
+    image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
+    model = build_model(layout["model"], {"num_classes": len(stored["logits"])})
+    like = abstract_variables(model, lambda: jnp.asarray(image))
+    state = {key: formula.tensor(key, shape) for key, shape in layout["state"]}
+    variables = convert_state(layout["model"], layout["library"], state, like)
+    return stored, layout, model, variables, image
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ROWS]
+)
+def test_logits(name):
+    stored, layout, model, variables, image = network(name)
+    # One compilation for a whole deep network costs more than running its few shapes one by one would, but
+    # XLA's optimizations are not what is tested here.
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=options)
+    found = np.asarray(run(variables, image)["logits"])[0]
+    scale = np.abs(stored["logits"]).max()
+    assert np.abs(found - stored["logits"]).max() <= TOLERANCE * scale
+    after = {key: value for key, value in stored.items() if key.startswith("after/")}
+    if after:
+        _statistics(after, layout, model, variables, image)
+
+
+def _statistics(after, layout, model, variables, image):
+    """The running statistics after one pass in training mode; PyTorch's momentum is 0.1 too."""
+    batch = np.concatenate([image, image[:, :, ::-1], -image, image[:, ::-1]])
+    run = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    moved = run(variables, batch, rngs={"dropout": jax.random.key(0)})[1]["batch_stats"]
+    # Converting a state of numbered tensors says which of our statistics is which of PyTorch's.
+    numbered = {key: np.full(shape, i, np.float32) for i, (key, shape) in enumerate(layout["state"])}
+    places = convert_state(layout["model"], layout["library"], numbered, variables)["batch_stats"]
+    ours = {
+        layout["state"][int(number.flat[0])][0]: np.asarray(value)
+        for number, value in zip(jax.tree.leaves(places), jax.tree.leaves(moved), strict=True)
+    }
+    for key, want in after.items():
+        name = key.removeprefix("after/")
+        found, old = ours[name][::16], formula.tensor(name, ours[name].shape)[::16]
+        # PyTorch keeps n / (n - 1) of the variance. n is not known here, but it is at least the batch's.
+        slack = np.abs(want - 0.9 * old) / (len(batch) - 1) if name.endswith("var") else 0
+        assert (np.abs(found - want) <= TOLERANCE * np.abs(want).max() + slack).all(), name
+
+
+def test_every_row_has_its_file_and_model():
+    assert {file.stem for file in FOLDER.glob("*.npz")} == set(ROWS)
+    assert not {row.model for row in ROWS.values()} - set(MODELS)
+    assert sum(file.stat().st_size for file in FOLDER.glob("*.npz")) < 1_000_000
+
+
+def test_enough_is_compared():
+    families = {entry.target.split(":")[0] for entry in MODELS.values()}
+    compared = {MODELS[row.model].target.split(":")[0] for row in ROWS.values()}
+    assert len(ROWS) >= 30 and sum(row.train for row in ROWS.values()) >= 5
+    assert len(compared) >= len(families) - 4  # small networks of our own have no counterpart
