@@ -50,7 +50,7 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Student's t interval for the mean of independent runs; the limits are NaN for fewer than two.
 
     Raises:
