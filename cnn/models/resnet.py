@@ -9,7 +9,7 @@ are those of torchvision and timm, so that their weights fit.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -31,7 +31,7 @@ class ResNet(Backbone):
       bottleneck: the kind of block, one for all stages or one for each.
       stem: 'imagenet' (7x7 stride 2, then 3x3 max pool stride 2), 'deep' (three 3x3 in place of the 7x7),
         'tiered' (timm's "-t": the first of them with three eighths of the channels), 'caffe' (as 'imagenet',
-        but the pool pads the end only), 'strided' (3x3 stride 2) or 'cifar' (3x3).
+        but the pool pads the end only), 'bit' (the pool pads zeros), 'strided' (3x3 stride 2) or 'cifar' (3x3).
       stem_width: channels of the stem, 0 for those of the first stage.
       shortcut: where a block strides, 'conv1x1' with stride, 'avg_pool' before a 1x1 (ResNet-D) or 'conv3x3'.
       cardinality, base_width: groups of a bottleneck's 3x3, and their channels where `width` is 64.
@@ -95,9 +95,7 @@ class ResNet(Backbone):
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """Input pixels per feature pixel, one number per stage."""
-        kind = STEMS[self.stem]
-        first = kind.strides * (1 if kind.pool is None else 2)
-        return self.limited([first * 2**stage for stage in range(len(self.stage_sizes))])
+        return self.limited([STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))])
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
@@ -107,12 +105,17 @@ class ResNet(Backbone):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
-        norm, dtype = self.make_norm(), self.dtype
+        norm = self.make_norm()
+        x = ResNetStem(self.stem_width or self.widths[0], self.stem, norm, self.dtype, name="stem")(x, train)
+        out = self.stages(x, train, ResNetBlock, norm=norm)
+        return self.classify(out, out[f"stage{len(out)}"], train)
+
+    def stages(self, x: Float[Array, "b *space c"], train: bool, block: type[nn.Module], **layers: Any) -> Outputs:
+        """The features of all stages, made of `block`; `layers` are its `norm` and `conv`."""
         options = ("cardinality", "base_width", "reduce_first", "stride_first", "shortcut", "attention", "zero_init")
-        common = {option: getattr(self, option) for option in options} | {"norm": norm, "dtype": dtype}
-        x = ResNetStem(self.stem_width or self.widths[0], self.stem, norm, dtype, name="stem")(x, train)
+        common = {option: getattr(self, option) for option in options} | {"dtype": self.dtype} | layers
         resolution = Resolution(self.output_stride)
-        resolution.step(STEMS[self.stem].strides * (1 if STEMS[self.stem].pool is None else 2))
+        resolution.step(STEMS[self.stem].stride)
         rates = iter(self.drop_path_rates(sum(self.stage_sizes)))
         out: Outputs = {}
         for stage, size in enumerate(self.stage_sizes, start=1):
@@ -122,7 +125,7 @@ class ResNet(Backbone):
                 strides, dilation = resolution.step(plain)
                 blocks.append(
                     partial(
-                        self.block(ResNetBlock, stage),
+                        self.block(block, stage),
                         width=self.widths[stage - 1],
                         bottleneck=self.bottlenecks[stage - 1],
                         shrinks=plain > 1,
@@ -133,7 +136,7 @@ class ResNet(Backbone):
                     )
                 )
             x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
-        return self.classify(out, x, train)
+        return out
 
 
 D = {"stem": "deep", "shortcut": "avg_pool"}  # as in timm's names: resnet50d, resnet50t
