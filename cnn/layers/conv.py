@@ -156,10 +156,14 @@ class Conv(nn.Module):
                 f"{self.groups} groups do not divide {x.shape[-1]} -> {self.features} channels"
             )
         shape = (*window, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = self.prepared(self.param("kernel", self.kernel_init, shape, jnp.float32))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         x = conv(x, kernel, self.strides, self.padding, self.dilation, self.groups)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             x = x + bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
         return x
+
+    def prepared(self, kernel: Float[Array, "*window i o"]) -> Float[Array, "*window i o"]:
+        """The kernel that is convolved with; layers that reparameterise it say how (`cnn.layers.std_conv`)."""
+        return kernel
