@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cnn.errors import unknown
 from cnn.layers.conv import Conv, Padding, Sizes, he_normal
 from cnn.layers.drop import Dropout
 from cnn.layers.pool import adaptive_avg_pool, check_pixels
@@ -22,9 +23,21 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,
     "hard_swish": nn.hard_swish,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": jax.nn.gelu,  # Hendrycks & Gimpel's approximation
     "tanh": nn.tanh,
     "none": lambda x: x,
 }
+
+
+def activation(name: str) -> Callable[[Array], Array]:
+    """The activation of this name.
+
+    Raises:
+      UserError: it is not in ACTIVATIONS.
+    """
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
 
 
 class ConvNorm(nn.Module):
@@ -67,7 +80,7 @@ class ConvNorm(nn.Module):
         )(x)
         check_pixels(x)
         x = self.norm(name="bn", scale_init=self.scale_init)(x, train=train)
-        return ACTIVATIONS[self.act](x)
+        return activation(self.act)(x)
 
 
 class Stage(nn.Module):

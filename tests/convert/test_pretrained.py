@@ -1,7 +1,6 @@
 """Networks with trained weights: right about photos, their preprocessing with them, and good to start from."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ from cnn import checkpoint, cli, flags, tree
 from cnn.convert import pretrained
 from cnn.convert.labels import imagenet_classes, read_classes
 from cnn.errors import UserError
+from cnn.evaluate import evaluate
 from cnn.finetune import load_into
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -159,7 +159,7 @@ def test_fine_tuning_moves_what_the_mode_says_and_learns(lite0, pictures, tmp_pa
     size = SIZES + [f.replace("eval_tr", "train_tr") for f in SIZES] if mode == "linear" else [
         *SIZES, "--config.input.train_transforms.random_resized_crop.size=32"]  # fmt: skip
     argv = [f"--config={CONFIG}:{mode}", f"--config.input.data_dir={pictures}", f"--workdir={tmp_path}/run", *size]
-    steps = 2 if mode == "full" else 20  # its backward pass takes long on CPUs
+    steps = 2 if mode == "full" else 30  # its backward pass takes long on CPUs
     argv += ["--config.mesh.devices=1", "--config.total_epochs=None", f"--config.total_steps={steps}"]
     argv += ["--config.seed=1", "--config.input.batch_size=16", "--config.schedule.warmup_epochs=0.5"]
     argv += ["--config.eval.baselines=false"]
@@ -167,8 +167,8 @@ def test_fine_tuning_moves_what_the_mode_says_and_learns(lite0, pictures, tmp_pa
     out = capfd.readouterr().out
     assert f"fine-tune from pretrained:{LITE0}: loaded 245 tensors, skipped 2, fresh 2" in out
     assert "skipped: params/head/bias, params/head/kernel" in out and "(there (1280, 1000))" in out
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert mode == "full" or summary["test"]["accuracy"] >= 0.75
+    if mode != "full":
+        assert evaluate(f"{tmp_path}/run", which="last", split="train")["metrics"]["accuracy"] >= 0.9
     before, _ = checkpoint.load_variables(checkpoint.find(str(lite0)))
     after, _ = checkpoint.load_variables(checkpoint.find(f"{tmp_path}/run", "last"))
     pairs = [(name, array, tree.flatten(after)[name]) for name, array in tree.flatten(before).items()]

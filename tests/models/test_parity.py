@@ -28,7 +28,8 @@ def network(name: str):
         stored = dict(file)
     layout = json.loads(str(stored["layout"]))
     image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
-    model = build_model(layout["model"], {"num_classes": len(stored["logits"])})
+    options = {"num_classes": len(stored["logits"])} | layout.get("options", {})
+    model = build_model(layout["model"], options)
     like = abstract_variables(model, lambda: jnp.asarray(image))
     state = {key: formula.tensor(key, shape) for key, shape in layout["state"]}
     variables = convert_state(layout["model"], layout["library"], state, like)

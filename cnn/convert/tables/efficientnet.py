@@ -1,8 +1,7 @@
 """EfficientNet. lukemelas is `efficientnet_pytorch`, which counts its blocks through all stages."""
 
 from cnn.convert.rules import Rules
-
-BLOCK = r"stage\d+/block\d+"
+from cnn.convert.tables.inverted_residual import BLOCK, TIMM
 
 LUKEMELAS: Rules = (
     (r"_conv_stem", "stem/conv"),
@@ -20,4 +19,21 @@ LUKEMELAS: Rules = (
     (r"_fc", "head"),
 )
 
-TABLES: dict[str, Rules] = {"lukemelas": LUKEMELAS}
+# The first convolution of a block widens, except in the first row; with squeeze-and-excitation between them,
+# the depthwise one and the projection are numbers 1 and 3.
+FIRST, LATER = r"features\.1\.\d+\.block", r"features\.[2-9]\.\d+\.block"
+TORCHVISION: Rules = (
+    (r"features\.0\.0", "stem/conv"),
+    (r"features\.0\.1", "stem/bn"),
+    (rf"{LATER}\.0\.0", f"{BLOCK}/expand/conv", "in order"),
+    (rf"{LATER}\.0\.1", f"{BLOCK}/expand/bn", "in order"),
+    (rf"({FIRST}|{LATER})\.\d\.0", f"{BLOCK}/(depthwise|project)/conv", "in order"),
+    (rf"({FIRST}|{LATER})\.\d\.1", f"{BLOCK}/(depthwise|project)/bn", "in order"),
+    (rf"({FIRST}|{LATER})\.\d\.fc1", f"{BLOCK}/se/reduce", "in order"),
+    (rf"({FIRST}|{LATER})\.\d\.fc2", f"{BLOCK}/se/expand", "in order"),
+    (r"features\.[78]\.0", "top/conv"),
+    (r"features\.[78]\.1", "top/bn"),
+    (r"classifier\.1", "head"),
+)
+
+TABLES: dict[str, Rules] = {"timm": TIMM, "torchvision": TORCHVISION, "lukemelas": LUKEMELAS}
