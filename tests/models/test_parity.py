@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cnn.convert.variables import abstract_variables, convert_state
 
+from cnn.convert.variables import abstract_variables, convert_state
 from cnn.models import MODELS, build_model
 from experiments.parity import formula
 from experiments.parity.rows import ROWS
