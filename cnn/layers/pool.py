@@ -116,3 +116,27 @@ def adaptive_avg_pool(x: Float[Array, "b *space c"], size: Sizes) -> Float[Array
 def global_avg_pool(x: Float[Array, "b *space c"]) -> Float[Array, "b c"]:
     """Mean over all spatial axes, in float32 whatever the compute type."""
     return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
+
+
+def blur_pool(x: Float[Array, "b *space c"], strides: Sizes = 2, taps: int = 3) -> Float[Array, "b *out c"]:
+    """Takes every `strides`-th pixel of the blurred input: the low pass that sampling needs.
+
+    Zhang 2019 (arXiv 1904.11486): a layer at stride 1 with this behind it, in place of a strided layer, keeps
+    features from changing at random with the position of what they see. The blur is binomial, [1 2 1] / 4 for three
+    taps, on every axis that strides; the border is reflected.
+
+    Args:
+      taps: of the blur, odd. Its zero lies at the highest frequency; more taps pass less below it.
+    """
+    kernel = np.poly1d([1, 1]) ** (taps - 1) / 2 ** (taps - 1)
+    for axis, stride in enumerate(per_axis(strides, x.ndim - 2, "strides"), start=1):
+        if stride == 1:
+            continue
+        size, side = x.shape[axis], taps // 2
+        pads = [(side, side) if a == axis else (0, 0) for a in range(x.ndim)]
+        wide = jnp.pad(x, pads, mode="reflect")
+        x = sum(
+            float(weight) * lax.slice_in_dim(wide, tap, tap + size, stride, axis)
+            for tap, weight in enumerate(kernel.coefficients)
+        )
+    return x
