@@ -72,6 +72,9 @@ def convert(args: Any) -> dict[str, Any]:
     options = dict(_option(text) for text in args.option)
     preprocessing = _preprocessing(args)
     state = read_state(args.file)
+    theirs = read_state(args.activations) if args.activations else {}
+    if args.activations and INPUT not in theirs:
+        raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
     channels = len(preprocessing.mean)
     known = read_classes(args.classes) if args.classes else MODELS[args.model].classes
     info = dataset_info(known, channels, args.dataset)
@@ -84,10 +87,7 @@ def convert(args: Any) -> dict[str, Any]:
             like = variables.abstract_variables(built.model, built.inputs)
     converted, layout = variables.convert_detecting(args.model, args.layout, state, like)
     difference = None
-    if args.activations:
-        theirs = read_state(args.activations)
-        if INPUT not in theirs:
-            raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
+    if theirs:
         difference = _difference(args.model, layout, state, built.model, converted, theirs)
     out = Path(args.out or Path(args.file).with_suffix("").name)
     if difference is None:
@@ -105,7 +105,7 @@ def convert(args: Any) -> dict[str, Any]:
         "preprocessing": {name: steps[name].to_dict() for name in TRANSFORMS if name in steps}
         | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         "difference": str(difference) if difference else None,
-        "compared": bool(args.activations),
+        "compared": bool(theirs),
         "out": None if difference else str(out),
     }
 

@@ -24,7 +24,8 @@ def test_a_convolution_is_transposed():
 @pytest.mark.parametrize("window", [(), (5,), (2, 3), (2, 3, 4)])
 def test_kernels_of_every_rank(window):
     w = numbered(4, 3, *window)
-    assert one(((r"c", "a"),), {"c.weight": w}, (*window, 3, 4))[(*[0] * len(window), 2, 3)] == w[(3, 2, *[0] * len(window))]
+    first = [0] * len(window)
+    assert one(((r"c", "a"),), {"c.weight": w}, (*window, 3, 4))[(*first, 2, 3)] == w[(3, 2, *first)]
 
 
 def test_a_1x1_convolution_and_a_dense_layer_are_the_same():
