@@ -44,7 +44,7 @@ def build(row: Row):
     state = module.state_dict()  # shares memory with the module; torchvision's MNASNet loads no plain dict
     for key, value in state.items():
         if value.is_floating_point():
-            value.copy_(torch.from_numpy(formula.tensor(key, value.shape)))
+            value.copy_(torch.from_numpy(formula.tensor(key, value.shape, row.damp)))
     return module.eval(), state
 
 
@@ -66,8 +66,8 @@ def store(name: str, row: Row) -> None:
                 if key.endswith(("running_mean", "running_var"))
             }
     layout = [[key, list(value.shape)] for key, value in state.items() if value.is_floating_point()]
-    described = {"library": row.library, "model": row.model, "options": row.ours, "state": layout}
-    found["layout"] = np.array(json.dumps(described))
+    described = {"library": row.library, "model": row.model, "options": row.ours, "damp": row.damp}
+    found["layout"] = np.array(json.dumps(described | {"state": layout}))
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / f"{name}.npz", **found)
     print(f"{name}: logits {logits.std():.3g} +- {logits.mean():.3g}, {len(layout)} tensors", flush=True)

@@ -1,7 +1,7 @@
 """MNASNet. torchvision numbers the layers of stem, first block and top through, and those in every later block."""
 
 from cnn.convert.rules import Rules
-from cnn.convert.tables.inverted_residual import BLOCK, TIMM
+from cnn.convert.tables.efficientnet import BLOCK, TIMM
 
 LATER = r"layers\.\d+\.\d+\.layers"
 

@@ -1,7 +1,7 @@
 """MobileNet v2. torchvision counts its blocks through, and the layers in a block: the first one does not widen."""
 
 from cnn.convert.rules import Rules
-from cnn.convert.tables.inverted_residual import BLOCK, TIMM
+from cnn.convert.tables.efficientnet import BLOCK, TIMM
 
 TORCHVISION: Rules = (
     (r"features\.0\.0", "stem/conv"),

@@ -1,7 +1,7 @@
 """MobileNet v3. The last 1x1 convolution is our stage 5's block 4 in the large and in the small network."""
 
 from cnn.convert.rules import Rules
-from cnn.convert.tables.inverted_residual import BLOCK, FIRST, LATER, REST
+from cnn.convert.tables.efficientnet import BLOCK, FIRST, LATER, REST
 
 LAST = "stage5/block4/project"
 
