@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 escape = html.escape
+RIGHT, MARKED = ' class="n"', ' class="mark"'
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6875; --paper: #fff; --line: #d9dfe5; --tint: #f3f6f9;
@@ -61,10 +62,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[i
 
     def line(cells: Sequence[str], tag: str, mark: bool = False) -> str:
         made = (
-            f"<{tag}{' class="n"' if right else ''}>{escape(cell)}</{tag}>"
+            f"<{tag}{RIGHT if right else ''}>{escape(cell)}</{tag}>"
             for cell, right in zip(cells, number, strict=True)
         )
-        return f"<tr{' class="mark"' if mark else ''}>{''.join(made)}</tr>"
+        return f"<tr{MARKED if mark else ''}>{''.join(made)}</tr>"
 
     body = [line(row, "td", i in marked) for i, row in enumerate(rows)]
     return f'<div class="scroll"><table>\n{line(head, "th")}\n' + "\n".join(body) + "\n</table></div>"

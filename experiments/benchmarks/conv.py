@@ -1,6 +1,6 @@
 """Convolutions on this machine: XLA's own (`lax`), ours as it runs here, ours in plain JAX, and PyTorch's.
 
-    python experiments/benchmarks/conv.py [--repeats=15] [--threads=1|2]
+    python -m experiments.benchmarks.conv [--repeats=15] [--threads=1|2]
 
 One run, the ways interleaved call by call: median wall-clock milliseconds (range), and the CPU time of ours. `x` is how
 many times faster than `lax` ours is; "stock is as fast" means that the rewriting no longer pays. PyTorch is
