@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from cnn.errors import unknown
 from cnn.layers.conv import Conv, Padding, Sizes, he_normal
 from cnn.layers.drop import Dropout
-from cnn.layers.pool import adaptive_avg_pool
+from cnn.layers.pool import adaptive_avg_pool, check_pixels
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
@@ -78,6 +78,7 @@ class ConvNorm(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
+        check_pixels(x)
         x = self.norm(name="bn", scale_init=self.scale_init)(x, train=train)
         return activation(self.act)(x)
 

@@ -13,7 +13,8 @@ from cnn.layers.conv import Sizes
 from cnn.layers.pool import avg_pool, max_pool
 
 Layer = tuple[int, Sizes]  # channels, window
-Branch = Sequence[Layer | tuple[Layer, ...]]  # one after the other; layers of a tuple see the same input
+# One after the other; several in one place, which only the last may be, see the same input.
+Branch = Sequence[Layer | tuple[Layer, ...]]
 
 
 def scaled(channels: int, width: float) -> int:
@@ -54,23 +55,27 @@ class InceptionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        conv = partial(ConvNorm, norm=self.norm, dtype=self.dtype, kernel_init=self.kernel_init)
         same = {"strides": 1, "dilation": self.dilation}
-        last = dict(self.strided or {**same, "padding": self.dilation})
+        last = self.strided or {**same, "padding": self.dilation}
+        pool = max_pool if self.pool == "max" else partial(avg_pool, count_padding=True)
         ends = []
         for number, branch in enumerate(self.branches, 1):
-            y, count = x, 0
-            if number == len(self.branches):
-                pool = max_pool if self.pool == "max" else partial(avg_pool, count_padding=True)
-                y = pool(x, 3, **last)
-            ends.append([y])
+            tips = [pool(x, 3, **last) if number == len(self.branches) else x]
+            count = 0
             for step, layers in enumerate(branch, 1):
                 window = last if self.strided and step == len(branch) else same
-                y = ends[-1][0]
-                ends[-1] = []
+                previous, tips = tips[0], []
                 for channels, size in _side_by_side(layers):
                     count += 1
-                    name = f"branch{number}_conv{count}"
-                    layer = conv(scaled(channels, self.width), size, **window, name=name)
-                    ends[-1].append(layer(y, train))
-        return jnp.concatenate([y for end in ends for y in end], axis=-1)
+                    layer = ConvNorm(
+                        scaled(channels, self.width),
+                        size,
+                        **window,
+                        norm=self.norm,
+                        dtype=self.dtype,
+                        kernel_init=self.kernel_init,
+                        name=f"branch{number}_conv{count}",
+                    )
+                    tips.append(layer(previous, train))
+            ends += tips
+        return jnp.concatenate(ends, axis=-1)

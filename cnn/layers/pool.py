@@ -11,6 +11,12 @@ from cnn.errors import UserError
 from cnn.layers.conv import Padding, Sizes, explicit_padding, per_axis
 
 
+def check_pixels(x: Float[Array, "b *space c"]) -> None:
+    """Raises UserError if no pixel is left in `x`."""
+    if 0 in x.shape[1:-1]:
+        raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+
+
 def _reduce_window(x, start, function, window, strides, padding, dilation, ceil):
     rank = x.ndim - 2
     window, dilation = per_axis(window, rank, "window"), per_axis(dilation, rank, "dilation")
@@ -23,9 +29,11 @@ def _reduce_window(x, start, function, window, strides, padding, dilation, ceil)
         sizes = zip(x.shape[1:-1], spans, strides, pads, strict=True)
         pads = [(pad[0], _ceil_padding(*axis, *pad)) for *axis, pad in sizes]
     pads = ((0, 0), *pads, (0, 0))
-    return lax.reduce_window(
+    y = lax.reduce_window(
         x, start, function, (1, *window, 1), (1, *strides, 1), pads, window_dilation=(1, *dilation, 1)
     )
+    check_pixels(y)
+    return y
 
 
 def _ceil_padding(size: int, span: int, stride: int, low: int, high: int) -> int:
@@ -91,8 +99,7 @@ def adaptive_avg_pool(x: Float[Array, "b *space c"], size: Sizes) -> Float[Array
     Raises:
       UserError: no pixel is left in the input.
     """
-    if 0 in x.shape[1:-1]:
-        raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+    check_pixels(x)
     for axis, (n, bins) in enumerate(zip(x.shape[1:-1], per_axis(size, x.ndim - 2, "size"), strict=True), 1):
         if n == bins:
             continue
@@ -109,3 +116,27 @@ def adaptive_avg_pool(x: Float[Array, "b *space c"], size: Sizes) -> Float[Array
 def global_avg_pool(x: Float[Array, "b *space c"]) -> Float[Array, "b c"]:
     """Mean over all spatial axes, in float32 whatever the compute type."""
     return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
+
+
+def blur_pool(x: Float[Array, "b *space c"], strides: Sizes = 2, taps: int = 3) -> Float[Array, "b *out c"]:
+    """Takes every `strides`-th pixel of the blurred input: the low pass that sampling needs.
+
+    Zhang 2019 (arXiv 1904.11486): a layer at stride 1 with this behind it, in place of a strided layer, keeps
+    features from changing at random with the position of what they see. The blur is binomial, [1 2 1] / 4 for three
+    taps, on every axis that strides; the border is reflected.
+
+    Args:
+      taps: of the blur, odd. Its zero lies at the highest frequency; more taps pass less below it.
+    """
+    kernel = np.poly1d([1, 1]) ** (taps - 1) / 2 ** (taps - 1)
+    for axis, stride in enumerate(per_axis(strides, x.ndim - 2, "strides"), start=1):
+        if stride == 1:
+            continue
+        size, side = x.shape[axis], taps // 2
+        pads = [(side, side) if a == axis else (0, 0) for a in range(x.ndim)]
+        wide = jnp.pad(x, pads, mode="reflect")
+        x = sum(
+            float(weight) * lax.slice_in_dim(wide, tap, tap + size, stride, axis)
+            for tap, weight in enumerate(kernel.coefficients)
+        )
+    return x

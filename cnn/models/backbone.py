@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from cnn.errors import UserError
 from cnn.layers.drop import Dropout, check_rate
 from cnn.layers.norm import make_norm
-from cnn.layers.pool import global_avg_pool
+from cnn.layers.pool import check_pixels, global_avg_pool
 from cnn.shapes import Outputs
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -117,10 +117,13 @@ class Backbone(nn.Module):
         """Rate of each of `blocks` residual blocks."""
         return [self.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
 
+    def recomputed(self, stage: int) -> bool:
+        """Whether `remat` names this stage."""
+        return self.remat is True or (self.remat is not False and stage in self.remat)
+
     def block(self, module: type[nn.Module], stage: int) -> type[nn.Module]:
         """`module`, called `(x, train)`, recomputed in the backward pass where `remat` says so."""
-        chosen = self.remat is True or (self.remat is not False and stage in self.remat)
-        return nn.remat(module, static_argnums=(2,)) if chosen else module
+        return nn.remat(module, static_argnums=(2,)) if self.recomputed(stage) else module
 
     def classify(
         self,
@@ -134,8 +137,7 @@ class Backbone(nn.Module):
         Raises:
           UserError: no pixel is left to take the mean of.
         """
-        if 0 in x.shape[1:-1]:
-            raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
+        check_pixels(x)
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
         if self.num_classes:
             y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)

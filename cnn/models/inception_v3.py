@@ -71,7 +71,7 @@ class AuxClassifier(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b k"]:
+    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b k"]:
         if min(x.shape[1:-1]) < 17:
             raise UserError(
                 f"aux needs a feature map of 17x17 pixels in stage 4, not {x.shape[1:-1]}: use pictures of "
@@ -128,7 +128,7 @@ class InceptionV3(Backbone):
         return (*stem, *(block_channels(end, self.width) for end in ends))
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Outputs:
+    def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
         common = {"norm": self.make_norm(), "dtype": self.dtype, "kernel_init": INIT}
         resolution = Resolution(self.output_stride)
         window = partial(resolution.window, x.ndim - 2, 3, 2)
