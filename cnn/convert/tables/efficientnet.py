@@ -47,16 +47,16 @@ LUKEMELAS: Rules = (
 
 # The first convolution of a block widens, except in the first row; with squeeze-and-excitation between them,
 # the depthwise one and the projection are numbers 1 and 3.
-BEGIN, REPEAT = r"features\.1\.\d+\.block", r"features\.[2-9]\.\d+\.block"
+ALL, WIDENING = r"features\.\d\.\d+\.block", r"features\.[2-9]\.\d+\.block"
 TORCHVISION: Rules = (
     (r"features\.0\.0", "stem/conv"),
     (r"features\.0\.1", "stem/bn"),
-    (rf"{REPEAT}\.0\.0", f"{BLOCK}/expand/conv", "in order"),
-    (rf"{REPEAT}\.0\.1", f"{BLOCK}/expand/bn", "in order"),
-    (rf"({BEGIN}|{REPEAT})\.\d\.0", f"{BLOCK}/(depthwise|project)/conv", "in order"),
-    (rf"({BEGIN}|{REPEAT})\.\d\.1", f"{BLOCK}/(depthwise|project)/bn", "in order"),
-    (rf"({BEGIN}|{REPEAT})\.\d\.fc1", f"{BLOCK}/se/reduce", "in order"),
-    (rf"({BEGIN}|{REPEAT})\.\d\.fc2", f"{BLOCK}/se/expand", "in order"),
+    (rf"{WIDENING}\.0\.0", f"{BLOCK}/expand/conv", "in order"),
+    (rf"{WIDENING}\.0\.1", f"{BLOCK}/expand/bn", "in order"),
+    (rf"{ALL}\.\d\.0", f"{BLOCK}/(depthwise|project)/conv", "in order"),
+    (rf"{ALL}\.\d\.1", f"{BLOCK}/(depthwise|project)/bn", "in order"),
+    (rf"{ALL}\.\d\.fc1", f"{BLOCK}/se/reduce", "in order"),
+    (rf"{ALL}\.\d\.fc2", f"{BLOCK}/se/expand", "in order"),
     (r"features\.[78]\.0", "top/conv"),
     (r"features\.[78]\.1", "top/bn"),
     (r"classifier\.1", "head"),
