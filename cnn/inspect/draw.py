@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnn.figures import figure
+from cnn.inspect.activity import Patch
 from cnn.inspect.attribution import EFFECTIVE
 from cnn.inspect.findings import Findings
 from cnn.inspect.network import Layer
@@ -172,8 +173,20 @@ def excited(f: Findings, layer: Layer, paint: Painter) -> Any:
         paint.raw(axes, (picture - low) / max(top - low, 1e-12), f"channel {channel}\nmade: {made.after[column]:.3g}")
         for row, patch in enumerate(patches.get(channel, ())):
             axes = sheet.add_subplot(1 + below, count, (1 + row) * count + column + 1)
-            paint.raw(axes, f.examples[patch.index][patch.window], f"found: {patch.value:.3g}")
+            paint.raw(axes, _filled(f, layer, patch), f"found: {patch.value:.3g}")
     return sheet
+
+
+def _filled(f: Findings, layer: Layer, patch: Patch) -> np.ndarray:
+    """What a position sees of an input: grey where it looks over the border, so that all are of one size."""
+    found = f.examples[patch.index][patch.window]
+    full = [int(min(size, whole)) for size, whole in zip(layer.field, f.raw.shape[:-1], strict=True)]
+    sides = []
+    for have, want, part in zip(found.shape[:-1], full, patch.window, strict=True):
+        missing = max(want - have, 0)
+        sides.append((missing, 0) if part.start == 0 else (0, missing))
+    middle = 127 if found.dtype == np.uint8 else float(found.mean())
+    return np.pad(found, [*sides, (0, 0)], constant_values=middle)
 
 
 def evidence(f: Findings, contributions: dict[str, np.ndarray], features: str) -> Any:
@@ -235,7 +248,7 @@ def fields(f: Findings, paint: Painter) -> Any:
     for one, layer in zip(axes, f.stages, strict=True):
         field = f.effective[layer.name]
         shown, at = paint.cut(field, field.ndim), [size // 2 for size in layer.shape[:-1]]
-        edges = [(r.low + r.jump * p, r.high + r.jump * p) for r, p in zip(layer.reach, at, strict=True)][-shown.ndim :]
+        edges = [(r.low + r.jump * p - 0.5, r.high + r.jump * p + 0.5) for r, p in zip(layer.reach, at, strict=True)][-shown.ndim :]
         edges = [np.clip(edge, -0.5, size - 0.5) for edge, size in zip(edges, shown.shape, strict=True)]
         title = f"{title_of(layer)}\ncould see {'x'.join(format_field(x) for x in layer.field)}"
         if shown.ndim == 1:
@@ -244,7 +257,8 @@ def fields(f: Findings, paint: Painter) -> Any:
             one.set_xlim(-0.5, len(shown) - 0.5)
         else:
             one.imshow(shown, cmap="magma", vmin=0, vmax=1)
-            one.contour(shown, levels=[EFFECTIVE], colors="#7fd1ff", linewidths=0.8)
+            if min(shown.shape) > PRINTED:
+                one.contour(shown, levels=[EFFECTIVE], colors="#7fd1ff", linewidths=0.8)
             (top, bottom), (left, right) = edges
             one.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", lw=1.6)
             bare(one)
@@ -260,7 +274,8 @@ def activities(f: Findings, layers: Sequence[Layer]) -> Any:
     dead = [(f.activity[a.name].dead or 0) / a.channels for a in layers]
     rows = np.arange(len(layers))[::-1]
     axes.barh(rows, zero, color=BLUE, label="values that are 0")
-    axes.barh(rows, dead, 0.35, color=RED, label="channels that are 0 everywhere")
+    if any(dead):
+        axes.barh(rows, dead, 0.35, color=RED, label="channels that are 0 everywhere")
     axes.set_yticks(rows, [a.name for a in layers], fontsize=8)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -98,7 +98,8 @@ def _convolution(f: Findings, conv: Layer, paint: draw.Painter, save: Save) -> I
         how = "in colour" if kernel.ndim == 4 and kernel.shape[-2] == 3 else "red is positive, blue negative"
         if kernel.ndim == 3:
             how = "as curves around 0"
-        yield _soft(f"The first {shown} of {kernel.shape[-1]} filters, {how}.")
+        many = f"All {shown}" if shown == kernel.shape[-1] else f"The first {shown} of {kernel.shape[-1]}"
+        yield _soft(f"{many} filters, {how}.")
     act = f.first(*_activations(f), after=conv.name)
     same = act is not None and act.shape == conv.shape
     source = f.values[act.name if same else conv.name]
@@ -238,7 +239,9 @@ def _fields(f: Findings, paint: draw.Painter, save: Save) -> Iterator[str]:
         "the gradient is at least 4.55 % of its largest value (two standard deviations of a bell curve)."
     )
     yield save("receptive_fields", draw.fields(f, paint), "receptive fields of the stages")
-    colours = "red: theoretical field; blue: gradient" if f.raw.ndim == 2 else "white frame: theoretical field"
+    colours = "red: theoretical field; blue: gradient"
+    if f.raw.ndim > 2:
+        colours = "white frame: theoretical field" + ("; blue line: effective" if min(f.raw.shape[:2]) > draw.PRINTED else "")
     yield _soft(f"Middle position of each stage ({colours}), cut at the border of the input.")
     rows = [
         (title_of(a), " x ".join(format_field(x) for x in a.field), f"{effective_size(f.effective[a.name]):.1f}")
@@ -284,8 +287,8 @@ def _equivariance(f: Findings, save: Save) -> Iterator[str]:
     )
     yield save("equivariance", sheet, "shift error of the stages")
     yield _soft(
-        "Rotation by 90 degrees and halving are not built into convolutions; an error below 1.4 there was learned. Border: how "
-        "far the network's own padding takes the map from the one with a circular border."
+        "Nothing in a convolution makes it move along with a rotation by 90 degrees or with halving the input, so those errors "
+        "need not be small. Border: how far the network's own padding takes the map from the one with a circular border."
     )
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.3f}"
