@@ -63,6 +63,7 @@ def finish(
     summary["steps"], summary["best"] = steps, best.to_json()
     summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
+    summary["device"] = f"{built.mesh.size} x {built.mesh.devices.flat[0].device_kind}"
     summary["versions"] = versions()
     summary["config"] = config.to_dict()
     folder.write_summary(summary)

@@ -50,7 +50,11 @@ def _own(kind: str, name: str) -> Callable[..., Any]:
         ) from error
     found = getattr(module, attribute, None)
     if found is None:
-        there = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        there = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and key[0] != "_" and getattr(value, "__module__", path) in (path, "functools")
+        ]
         raise unknown(f"{kind}: in module '{path}'", attribute, there)
     if not callable(found):
         raise UserError(f"{kind} '{name}' is a {type(found).__name__}, it must be a class or function")
