@@ -10,7 +10,13 @@ import numpy as np
 
 from cnn import tree
 from cnn.inspect.activity import Activity, Patch, activity, most_active, top_patches
-from cnn.inspect.attribution import effective_field, grad_cam, occlusion, occlusion_windows, over_input
+from cnn.inspect.attribution import (
+    effective_field,
+    grad_cam,
+    occlusion,
+    occlusion_windows,
+    over_input,
+)
 from cnn.inspect.equivariance import Errors, equivariance
 from cnn.inspect.network import ACTIVATIONS, Layer, Network, Trace, chosen
 from cnn.inspect.synthesis import Excited, excite

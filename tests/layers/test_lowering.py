@@ -197,7 +197,8 @@ def test_a_kernel_split_over_the_devices_is_gathered(way):
         pytest.skip("needs eight simulated devices")
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     x, kernel = jnp.ones((8, 5, 5, 8)), jax.random.normal(jax.random.key(1), (3, 3, 8, 16))
-    shardings = (NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec(None, None, None, "data")))
+    specs = PartitionSpec("data"), PartitionSpec(None, None, None, "data")
+    shardings = tuple(NamedSharding(mesh, spec) for spec in specs)
     with way():
         found = jax.block_until_ready(jax.jit(conv, in_shardings=shardings)(x, kernel))
     close(np.asarray(found), stock(x, kernel, (1, 1), ((1, 1), (1, 1)), (1, 1), 1))
@@ -235,7 +236,9 @@ def test_the_same_bits_every_time(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("window", "stride", "padding", "extra"), [(2, 2, 0, 0), (4, 2, 1, 0), (3, 2, 1, 1), (3, 1, 1, 0)])
+@pytest.mark.parametrize(
+    ("window", "stride", "padding", "extra"), [(2, 2, 0, 0), (4, 2, 1, 0), (3, 2, 1, 1), (3, 1, 1, 0)]
+)
 def test_transposed_is_the_transpose(way, window, stride, padding, extra):
     x = jax.random.normal(jax.random.key(0), (2, 5, 6, 4))
     kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 4))
