@@ -168,7 +168,7 @@ MODELS: dict[str, ModelEntry] = {
         nfnet_l0=224,
         eca_nfnet_l0=224,
         eca_nfnet_l1=256,
-        eca_nfnet_l2=288,
+        eca_nfnet_l2=320,
         eca_nfnet_l3=352,
     ),
     **family(
