@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnn.convert.rules import Rules, State, split_key, targets
@@ -56,8 +57,9 @@ def activations(model: Any, variables: Any, x: np.ndarray) -> dict[str, np.ndarr
     Args:
       x: [b, *space, c], normalised.
     """
-    _, kept = model.apply(
-        variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
+    variables = jax.tree.map(jnp.asarray, variables)
+    _, kept = model.apply(  # not under `jit`, which would sort the modules by name
+        variables, jnp.asarray(x), train=False, capture_intermediates=True, mutable=["intermediates"]
     )
     ending = f"/{CALL}"
     flat = leaves_in_order(kept["intermediates"])

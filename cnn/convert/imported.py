@@ -49,13 +49,17 @@ class Preprocessing:
         }
 
 
-def dataset_info(classes: tuple[str, ...] | int) -> DatasetInfo:
-    """The facts of pictures of any size; for a number of classes, ImageNet's names or plain numbers."""
+def dataset_info(classes: tuple[str, ...] | int, channels: int = 3, name: str = "") -> DatasetInfo:
+    """The facts of pictures of any size; for a number of classes, ImageNet's names or plain numbers.
+
+    Args:
+      name: of the data set that `cnn evaluate` would score; default: imagenet2012 for 1000 classes, else folder.
+    """
     if isinstance(classes, int):
         known = classes == IMAGENET_CLASSES
         classes = imagenet_classes() if known else tuple(str(label) for label in range(classes))
-    name = "imagenet2012" if len(classes) == IMAGENET_CLASSES else "folder"
-    return DatasetInfo(name, "image", (None, None, 3), classes)
+    name = name or ("imagenet2012" if len(classes) == IMAGENET_CLASSES else "folder")
+    return DatasetInfo(name, "image", (None, None, channels), classes)
 
 
 def network(

@@ -1,4 +1,4 @@
-"""Weight tables: how the names of a foreign checkpoint become ours. Pure data and NumPy, no JAX.
+r"""Weight tables: how the names of a foreign checkpoint become ours. Pure data and NumPy, no JAX.
 
 A family's table is `cnn/convert/tables/<file of the family in cnn/models>.py` with
 
@@ -28,7 +28,7 @@ begin at 0, our `stage1/block1` at 1. `how` is one of
 
     "reshape"               the same numbers in the same order in our shape ([1, 1, 1, c] -> [c])
     "flatten_chw:C,H,W"     weight of the first dense layer behind a flattened feature map: [o, C*H*W] of
-                            channels first -> kernel [H*W*C, o]
+                            channels first, or a convolution [o, C, H, W] -> kernel [H*W*C, o]
     "in order"              the foreign modules that match, sorted by the numbers in their names, go one by one to
                             those modules of ours that match the replacement, now a regex (without {1}), sorted
                             alike: for networks that count their layers through. `(r"_blocks\.(\d+)\._bn1",
@@ -172,7 +172,7 @@ def rearranged(array: np.ndarray, target: Target, shape: tuple[int, ...] | None)
         return array.reshape(shape) if fits else array
     if kind == "flatten_chw":
         c, h, w = map(int, argument.split(","))
-        if array.ndim != 2 or array.shape[1] != c * h * w:
+        if array.shape[1:] not in ((c * h * w,), (c, h, w)):
             return array.T
         return array.reshape(-1, c, h, w).transpose(2, 3, 1, 0).reshape(h * w * c, -1)
     if target.how or not target.name.endswith("/kernel"):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn import flags
+from cnn.data import DATASETS
 from cnn.errors import UserError, unknown
 from cnn.models import MODELS
 from cnn.transforms import TRANSFORMS
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
                         help="of the model, such as padding=SAME or norm_epsilon=1e-3; may be repeated")  # fmt: skip
     parser.add_argument("--classes", default="", metavar="TEXTFILE",
                         help="one class name per line; default: ImageNet's for 1000 classes, else numbers")  # fmt: skip
+    parser.add_argument("--dataset", default="", help="that `cnn evaluate` scores; default: imagenet2012 or folder")
     parser.add_argument("--size", type=int, default=0, help="pixels that the network sees; default: the model's")
     parser.add_argument("--short", type=int, default=0, help="short side before the crop; default: size / 0.875")
     parser.add_argument("--method", default="bilinear", help="of resizing: area, bilinear, bicubic")
@@ -43,8 +45,9 @@ def main(argv: list[str]) -> int:
                         "names the first layer that differs")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args, _ = parser.parse(argv)
-    if args.model not in MODELS:
-        raise unknown("model", args.model, MODELS)
+    for kind, name, table in (("model", args.model, MODELS), ("dataset", args.dataset, {"": None, **DATASETS})):
+        if name not in table:
+            raise unknown(kind, name, table)
     report = convert(args)
     if args.json:
         print(json.dumps(report))
@@ -69,20 +72,22 @@ def convert(args: Any) -> dict[str, Any]:
     options = dict(_option(text) for text in args.option)
     preprocessing = _preprocessing(args)
     state = read_state(args.file)
-    info = dataset_info(read_classes(args.classes) if args.classes else MODELS[args.model].classes)
+    theirs = read_state(args.activations) if args.activations else {}
+    if args.activations and INPUT not in theirs:
+        raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
+    channels = len(preprocessing.mean)
+    known = read_classes(args.classes) if args.classes else MODELS[args.model].classes
+    info = dataset_info(known, channels, args.dataset)
     built = network(args.model, options, info, preprocessing)
     like = variables.abstract_variables(built.model, built.inputs)
     if not args.classes:
         there = variables.classes_in(args.model, args.layout, state, like)
         if there not in (None, info.num_classes):
-            built = network(args.model, options, dataset_info(there), preprocessing)
+            built = network(args.model, options, dataset_info(there, channels, args.dataset), preprocessing)
             like = variables.abstract_variables(built.model, built.inputs)
     converted, layout = variables.convert_detecting(args.model, args.layout, state, like)
     difference = None
-    if args.activations:
-        theirs = read_state(args.activations)
-        if INPUT not in theirs:
-            raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
+    if theirs:
         difference = _difference(args.model, layout, state, built.model, converted, theirs)
     out = Path(args.out or Path(args.file).with_suffix("").name)
     if difference is None:
@@ -100,7 +105,7 @@ def convert(args: Any) -> dict[str, Any]:
         "preprocessing": {name: steps[name].to_dict() for name in TRANSFORMS if name in steps}
         | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         "difference": str(difference) if difference else None,
-        "compared": bool(args.activations),
+        "compared": bool(theirs),
         "out": None if difference else str(out),
     }
 

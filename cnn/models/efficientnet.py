@@ -8,71 +8,57 @@ the authors come from. PyTorch's libraries disagree on epsilon: timm has 1e-5 th
 and v2. Here B0-B5 and `rw` are timm's, B6, B7 and v2 torchvision's, because those are the trained ones.
 """
 
-import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from cnn.layers.attention import SqueezeExcite
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import FAN_OUT_UNIFORM, Block, MobileBackbone, Plan
-
-
-class Row(NamedTuple):
-    """A line of the papers' tables: `repeats` blocks of which the first strides, `expand` times wider inside."""
-
-    fused: bool
-    expand: int
-    kernel: int
-    stride: int
-    channels: int
-    repeats: int
-
+from cnn.models.inverted_residual import FAN_OUT_UNIFORM, MobileBackbone, Plan, Row, lay_out
 
 # Table 1 of the first paper.
 B0 = (
-    Row(False, 1, 3, 1, 16, 1),
-    Row(False, 6, 3, 2, 24, 2),
-    Row(False, 6, 5, 2, 40, 2),
-    Row(False, 6, 3, 2, 80, 3),
-    Row(False, 6, 5, 1, 112, 3),
-    Row(False, 6, 5, 2, 192, 4),
-    Row(False, 6, 3, 1, 320, 1),
+    Row(1, 3, 1, 16, 1),
+    Row(6, 3, 2, 24, 2),
+    Row(6, 5, 2, 40, 2),
+    Row(6, 3, 2, 80, 3),
+    Row(6, 5, 1, 112, 3),
+    Row(6, 5, 2, 192, 4),
+    Row(6, 3, 1, 320, 1),
 )
 # Table 4 of the second paper is S; the others are of the authors' code.
 V2_B = (
-    Row(True, 1, 3, 1, 16, 1),
-    Row(True, 4, 3, 2, 32, 2),
-    Row(True, 4, 3, 2, 48, 2),
-    Row(False, 4, 3, 2, 96, 3),
-    Row(False, 6, 3, 1, 112, 5),
-    Row(False, 6, 3, 2, 192, 8),
+    Row(1, 3, 1, 16, 1, True),
+    Row(4, 3, 2, 32, 2, True),
+    Row(4, 3, 2, 48, 2, True),
+    Row(4, 3, 2, 96, 3),
+    Row(6, 3, 1, 112, 5),
+    Row(6, 3, 2, 192, 8),
 )
 V2_S = (
-    Row(True, 1, 3, 1, 24, 2),
-    Row(True, 4, 3, 2, 48, 4),
-    Row(True, 4, 3, 2, 64, 4),
-    Row(False, 4, 3, 2, 128, 6),
-    Row(False, 6, 3, 1, 160, 9),
-    Row(False, 6, 3, 2, 256, 15),
+    Row(1, 3, 1, 24, 2, True),
+    Row(4, 3, 2, 48, 4, True),
+    Row(4, 3, 2, 64, 4, True),
+    Row(4, 3, 2, 128, 6),
+    Row(6, 3, 1, 160, 9),
+    Row(6, 3, 2, 256, 15),
 )
 V2_M = (
-    Row(True, 1, 3, 1, 24, 3),
-    Row(True, 4, 3, 2, 48, 5),
-    Row(True, 4, 3, 2, 80, 5),
-    Row(False, 4, 3, 2, 160, 7),
-    Row(False, 6, 3, 1, 176, 14),
-    Row(False, 6, 3, 2, 304, 18),
-    Row(False, 6, 3, 1, 512, 5),
+    Row(1, 3, 1, 24, 3, True),
+    Row(4, 3, 2, 48, 5, True),
+    Row(4, 3, 2, 80, 5, True),
+    Row(4, 3, 2, 160, 7),
+    Row(6, 3, 1, 176, 14),
+    Row(6, 3, 2, 304, 18),
+    Row(6, 3, 1, 512, 5),
 )
 V2_L = (
-    Row(True, 1, 3, 1, 32, 4),
-    Row(True, 4, 3, 2, 64, 7),
-    Row(True, 4, 3, 2, 96, 7),
-    Row(False, 4, 3, 2, 192, 10),
-    Row(False, 6, 3, 1, 224, 19),
-    Row(False, 6, 3, 2, 384, 25),
-    Row(False, 6, 3, 1, 640, 7),
+    Row(1, 3, 1, 32, 4, True),
+    Row(4, 3, 2, 64, 7, True),
+    Row(4, 3, 2, 96, 7, True),
+    Row(4, 3, 2, 192, 10),
+    Row(6, 3, 1, 224, 19),
+    Row(6, 3, 2, 384, 25),
+    Row(6, 3, 1, 640, 7),
 )
 
 
@@ -98,11 +84,11 @@ class EfficientNet(MobileBackbone):
 
     TINY = {
         "layout": (
-            Row(True, 1, 3, 1, 8, 2),
-            Row(True, 2, 3, 2, 8, 1),
-            Row(False, 1, 5, 2, 8, 1),
-            Row(False, 2, 3, 2, 8, 2),
-            Row(False, 2, 3, 2, 8, 1),
+            Row(1, 3, 1, 8, 2, True),
+            Row(2, 3, 2, 8, 1, True),
+            Row(1, 5, 2, 8, 1),
+            Row(2, 3, 2, 8, 2),
+            Row(2, 3, 2, 8, 1),
         ),
         "stem": 8,
         "width": 1.0,
@@ -112,26 +98,15 @@ class EfficientNet(MobileBackbone):
     def plan(self) -> Plan:
         act = "relu6" if self.lite else "silu"
         stem = self.stem if self.lite else self._wide(self.stem)
-        blocks: list[Block] = []
-        before = stem
-        for index, row in enumerate(self.layout):
-            row = Row(*row)
-            fixed = self.lite and index in (0, len(self.layout) - 1)
-            for repeat in range(row.repeats if fixed else math.ceil(row.repeats * self.depth)):
-                blocks.append(
-                    Block(
-                        channels=self._wide(row.channels),
-                        kernel=row.kernel,
-                        stride=row.stride if repeat == 0 else 1,
-                        expanded=before * row.expand if row.expand > 1 else 0,
-                        # A quarter of what comes in, not of what it is widened to.
-                        reduced=0 if self.lite or row.fused else max(before // 4, 1),
-                        fused=row.fused,
-                        act=act,
-                        last_act=act if row.fused and row.expand == 1 else "none",
-                    )
-                )
-                before = blocks[-1].channels
+        blocks = lay_out(
+            self.layout,
+            stem,
+            self._wide,
+            self.depth,
+            fixed_ends=self.lite,
+            se=not self.lite,
+            act=act,
+        )
         top = 1280 if self.lite else self._wide(1280)
         se = partial(SqueezeExcite, act="silu")
         return Plan(stem, blocks, top=top, act=act, se=se, head_init=FAN_OUT_UNIFORM)

@@ -7,8 +7,10 @@ in one dense convolution.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -49,6 +51,55 @@ class Block:
     skip: bool = True
     act: str = "relu6"
     last_act: str = "none"
+
+
+class Row(NamedTuple):
+    """A line of the papers' tables: `repeats` blocks of which the first strides, `expand` times wider inside."""
+
+    expand: int
+    kernel: int
+    stride: int
+    channels: int
+    repeats: int
+    fused: bool = False
+
+
+def lay_out(
+    rows: Sequence[tuple],
+    before: int,
+    wide: Callable[[int], int],
+    depth: float = 1.0,
+    fixed_ends: bool = False,
+    se: bool = False,
+    act: str = "relu6",
+) -> list[Block]:
+    """The blocks that a table stands for.
+
+    Args:
+      rows: the fields of `Row`.
+      before: channels of the stem.
+      wide: the channels in place of a row's.
+      depth: factor of the repeats, rounded up; with `fixed_ends` not of the first and the last row.
+      se: squeeze-and-excitation in blocks that are not fused, to a quarter of what comes into the block.
+    """
+    blocks: list[Block] = []
+    for index, row in enumerate(rows):
+        row = Row(*row)
+        fixed = fixed_ends and index in (0, len(rows) - 1)
+        for repeat in range(row.repeats if fixed else math.ceil(row.repeats * depth)):
+            block = Block(
+                channels=wide(row.channels),
+                kernel=row.kernel,
+                stride=row.stride if repeat == 0 else 1,
+                expanded=before * row.expand if row.expand > 1 else 0,
+                reduced=max(before // 4, 1) if se and not row.fused else 0,
+                fused=row.fused,
+                act=act,
+                last_act=act if row.fused and row.expand == 1 else "none",
+            )
+            blocks.append(block)
+            before = block.channels
+    return blocks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cnn.convert.variables import abstract_variables, convert_state
 
+from cnn.convert.variables import abstract_variables, convert_state
 from cnn.models import MODELS, build_model
 from experiments.parity import formula
 from experiments.parity.rows import ROWS
@@ -28,9 +28,11 @@ def network(name: str):
         stored = dict(file)
     layout = json.loads(str(stored["layout"]))
     image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
-    model = build_model(layout["model"], {"num_classes": len(stored["logits"])})
+    options = {"num_classes": len(stored["logits"])} | layout.get("options", {})
+    model = build_model(layout["model"], options)
     like = abstract_variables(model, lambda: jnp.asarray(image))
-    state = {key: formula.tensor(key, shape) for key, shape in layout["state"]}
+    damp = layout.get("damp", 1.0)
+    state = {key: formula.tensor(key, shape, damp) for key, shape in layout["state"]}
     variables = convert_state(layout["model"], layout["library"], state, like)
     return stored, layout, model, variables, image
 
