@@ -90,7 +90,7 @@ MODELS: dict[str, ModelEntry] = {
         nfnet_f0=192, nfnet_f1=224, nfnet_f2=256, nfnet_f3=320, nfnet_f4=384, nfnet_f5=416,
         nfnet_f6=448, nfnet_f7=480, dm_nfnet_f0=192, dm_nfnet_f1=224, dm_nfnet_f2=256,
         dm_nfnet_f3=320, dm_nfnet_f4=384, dm_nfnet_f5=416, dm_nfnet_f6=448, nfnet_l0=224,
-        eca_nfnet_l0=224, eca_nfnet_l1=256, eca_nfnet_l2=288, eca_nfnet_l3=352,
+        eca_nfnet_l0=224, eca_nfnet_l1=256, eca_nfnet_l2=320, eca_nfnet_l3=352,
     ),  # fmt: skip
     **family(
         "nfnet", "NF-ResNet (Brock et al. 2021, arXiv 2101.08692)",

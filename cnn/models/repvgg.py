@@ -14,13 +14,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError, unknown
+from cnn.layers.attention import SqueezeExcite
 from cnn.layers.blocks import ConvNorm, Stage
 from cnn.layers.conv import Conv
 from cnn.layers.drop import StochasticDepth
 from cnn.layers.norm import over_channels
-from cnn.layers.residual import ATTENTION
 from cnn.models.backbone import Backbone, Resolution
 from cnn.shapes import Outputs
+
+ATTENTION = ("none", "se")
 
 
 class RepVGGBlock(nn.Module):
@@ -53,8 +55,9 @@ class RepVGGBlock(nn.Module):
             if x.shape[-1] == self.width and not self.shrinks:
                 y = StochasticDepth(self.drop_path, name="drop_path")(y, train=train)
                 y = y + self.norm(name="identity")(x, train=train)
-        attention = ATTENTION[self.attention]
-        return nn.relu(attention(self.width, dtype=self.dtype)(y) if attention else y)
+        if self.attention == "se":
+            y = SqueezeExcite(max(1, self.width // 16), dtype=self.dtype, name="se")(y)
+        return nn.relu(y)
 
 
 class RepVGG(Backbone):
@@ -64,7 +67,7 @@ class RepVGG(Backbone):
       stage_sizes: blocks per stage.
       width, last_width: factors of the channels 64, 128, 256 and of 512 (the paper's a and b).
       groups: of every second convolution of a stage.
-      attention: 'none', 'se' or 'eca', behind the sum of each block.
+      attention: 'none' or 'se', behind the sum of each block.
       deploy: the fused form, for variables that `reparameterize` made.
     """
 
