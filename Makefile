@@ -61,7 +61,7 @@ lint: $(READY) ## ruff
 .PHONY: bench
 bench: $(NATIVE) ## every benchmark in experiments/benchmarks; each prints a table
 	@set -e; shopt -s nullglob; for file in experiments/benchmarks/[a-z]*.py; do \
-	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	  echo "== $$file"; $(BIN)/python -m "experiments.benchmarks.$$(basename "$$file" .py)" $(ARGS); done
 
 .PHONY: lock
 lock: ## renew requirements.txt with the newest versions within the bounds of pyproject.toml

@@ -129,6 +129,8 @@ def model_card(
         "classes": list(info.class_names),
         "input": info.input_key,
         "input_shape": list(info.input_shape),
+        "target": info.target_key,
+        "target_shape": list(info.target_shape),
         "network_shape": list(input_shape or ()),
         "mean": list(config.input.mean),
         "std": list(config.input.std),
@@ -139,5 +141,10 @@ def model_card(
 def info_from_card(card: dict[str, Any]) -> DatasetInfo:
     """The data set's facts as a checkpoint tells them, so that predicting needs no data."""
     return DatasetInfo(
-        card["dataset"], card["input"], tuple(card["input_shape"]), tuple(card["classes"])
+        card["dataset"],
+        card["input"],
+        tuple(card["input_shape"]),
+        tuple(card["classes"]),
+        card.get("target", "label"),
+        tuple(card.get("target_shape", ())),
     )

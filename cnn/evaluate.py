@@ -27,11 +27,13 @@ class Scores:
 
     Attributes:
       metrics: {name: value}, as the task finalizes them.
-      predictions: {name: array [examples, ...]} on the host, when they were asked for.
+      predictions: {name: array [examples, ...]} on the host, when they were asked for; `targets` of these
+        examples in the same order.
     """
 
     metrics: dict[str, Any]
     predictions: dict[str, np.ndarray]
+    targets: np.ndarray | None = None
 
 
 class Evaluator:
@@ -55,21 +57,23 @@ class Evaluator:
           RuntimeError: fewer or more examples were seen than the split has (a bug, never the user's).
         """
         sums: metrics.Sums = {}
-        kept, flying, seen = [], [], 0
+        kept, targets, flying, seen = [], [], [], 0
+        key = self._built.info.target_key
 
         def land() -> None:
             nonlocal sums
-            valid, counted, predictions = flying.pop(0)
+            valid, target, counted, predictions = flying.pop(0)
             sums = metrics.add(sums, jax.device_get(counted))
             if keep:
                 rows = jax.device_get(predictions)
                 kept.append({name: value[valid] for name, value in rows.items()})
+                targets.append(target[valid])
 
         ahead = 0 if lockstep(self._built.mesh) else AHEAD
-        place = lambda batch: (batch["valid"], to_global(batch, self._place))  # noqa: E731
+        place = lambda batch: (batch["valid"], batch[key], to_global(batch, self._place))  # noqa: E731
         with contextlib.closing(iterate(batches, place=place)) as data:
-            for valid, batch in data:
-                flying.append((valid, *self._step(variables, batch)))
+            for valid, target, batch in data:
+                flying.append((valid, target, *self._step(variables, batch)))
                 seen += int(valid.sum())
                 if len(flying) > ahead:
                     land()
@@ -78,7 +82,7 @@ class Evaluator:
         if seen != batches.size:
             raise RuntimeError(f"evaluation saw {seen} examples of {batches.size}")
         joined = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}
-        return Scores(self._built.task.finalize(sums), joined)
+        return Scores(self._built.task.finalize(sums), joined, np.concatenate(targets) if kept else None)
 
 
 def evaluate(
@@ -107,13 +111,13 @@ def evaluate(
     built = build(config, dataset.info, network_shape(config, dataset.info, source))
     batches = eval_batches(built, source, batch_size)
     variables = jax.device_put(variables, replicated(built.mesh))
-    scores = Evaluator(built).score(variables, batches)
+    scores = Evaluator(built).score(variables, batches, keep=True)
     return {
         "checkpoint": str(folder),
         "step": meta["step"],
         "split": split,
         "examples": batches.size,
-        "metrics": scores.metrics,
+        "metrics": scores.metrics | built.task.report(scores.predictions, scores.targets),
     }
 
 

@@ -59,15 +59,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[i
     rows = [[str(cell) for cell in row] for row in rows]
     number = [bool(rows) and rows[0][i][:1] in "0123456789+-." and rows[0][i] != "" for i in range(len(head))]
 
-    def line(cells: Sequence[str], tag: str, mark: bool = False) -> str:
-        made = (
-            f"<{tag}{' class="n"' if right else ''}>{escape(cell)}</{tag}>"
-            for cell, right in zip(cells, number, strict=True)
-        )
-        return f"<tr{' class="mark"' if mark else ''}>{''.join(made)}</tr>"
+    def line(cells: Sequence[str], tag: str, mark: str = "") -> str:
+        kinds = (" class='n'" if right else "" for right in number)
+        made = (f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+        return f"<tr{mark}>{''.join(made)}</tr>"
 
-    body = [line(row, "td", i in marked) for i, row in enumerate(rows)]
-    return f'<div class="scroll"><table>\n{line(head, "th")}\n' + "\n".join(body) + "\n</table></div>"
+    lines = [line(head, "th")]
+    lines += [line(row, "td", " class='mark'" if i in marked else "") for i, row in enumerate(rows)]
+    return '<div class="scroll"><table>\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def details(summary: str, body: str, is_open: bool = False) -> str:

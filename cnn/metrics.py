@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Sums = dict[str, tuple[Any, Any]]  # name -> (sum, count)
+Values = Sequence[Any] | np.ndarray  # [n] numbers
 
 
 def add(total: Sums, batch: Mapping[str, tuple[Any, Any]]) -> Sums:
@@ -50,7 +51,7 @@ class Interval(NamedTuple):
         return (self.high - self.low) / 2
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
+def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
     """Student's t interval for the mean of independent runs; the limits are NaN for fewer than two.
 
     Raises:
@@ -69,7 +70,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95
     return Interval(centre, centre - half, centre + half, values.size)
 
 
-def wilson_interval(successes: int | float, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int | float | np.integer, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a proportion, such as one model's accuracy on `n` test examples.
 
     Stays inside [0, 1] and is right near 0 and 1, where the normal one is not (Wilson 1927).

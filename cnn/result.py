@@ -11,7 +11,7 @@ from cnn.build import Built, eval_batches
 from cnn.checkpoint import versions
 from cnn.data.order import Draws
 from cnn.data.pipeline import load
-from cnn.data.sources import Source, labels
+from cnn.data.sources import Source, targets
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator, scalars_text
 from cnn.figures import figure
@@ -52,7 +52,9 @@ def finish(
     figures = _curves(folder)
     if test is not None:
         scores = evaluator.score(variables, eval_batches(built, test), keep=True)
-        summary["test"] = scores.metrics | {"split": config.eval.test_split, "examples": len(test)}
+        report = built.task.report(scores.predictions, scores.targets)
+        facts = {"split": config.eval.test_split, "examples": len(test)}
+        summary["test"] = scores.metrics | report | facts
         examples = _examples(built, test)
         if config.eval.baselines:
             summary["baselines"] = _baselines(plan, examples)
@@ -61,6 +63,7 @@ def finish(
     summary["steps"], summary["best"] = steps, best.to_json()
     summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
+    summary["device"] = f"{built.mesh.size} x {built.mesh.devices.flat[0].device_kind}"
     summary["versions"] = versions()
     summary["config"] = config.to_dict()
     folder.write_summary(summary)
@@ -72,9 +75,10 @@ def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]
     built, seen = plan.built, plan.seen()
     if built.task.baselines_read(built.input_shape):
         train = _examples(built, seen)
-    else:  # the labels alone
-        found = [labels(source) for source in (seen, plan.test)]
-        train, test = ({"label": label} if label is not None else None for label in found)
+    else:  # the targets alone
+        key = built.info.target_key
+        found = [targets(source, key) for source in (seen, plan.test)]
+        train, test = ({key: values} if values is not None else None for values in found)
     if train is None or test is None:
         print("no baselines: the data are too large to hold", flush=True)
         return {}
@@ -93,7 +97,8 @@ def score_text(summary: dict[str, Any]) -> str:
     model = f"{summary['config']['model']['name']} (this run)"
     rows = {name: found.get(metric) for name, found in summary["baselines"].items()}
     rows[model] = test.get(metric)
-    ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=True)
+    more_is_better = summary["config"]["eval"]["mode"] == "max"
+    ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=more_is_better)
     lines = [scalars_text(f"{test['split']} ({test['examples']} examples)", test)]
     lines += [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
     if ranked and ranked[0][1] != model:

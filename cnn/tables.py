@@ -1,11 +1,14 @@
 """Explicit tables of names: what a model, task or dataset is called and where it is defined.
 
-The tables hold text only, so `cnn list` reads them without importing JAX.
+The tables hold text only, so `cnn list` reads them without importing JAX. Where a config names a model, task or
+data set it may also say 'package.module:callable': one of your own, without a line in a table.
 """
 
 import dataclasses
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,15 +24,41 @@ class Entry:
 
 
 def resolve(kind: str, table: Mapping[str, Entry], name: str) -> Callable[..., Any]:
-    """Imports what `name` stands for.
+    """Imports what `name` stands for: a name of the table, or 'package.module:callable' of your own.
 
     Raises:
-      UserError: `name` is not in the table.
+      UserError: `name` is not in the table, or there is no such module or callable.
     """
+    if ":" in name:
+        return _own(kind, name)
     if name not in table:
         raise unknown(kind, name, table)
     module, attribute = table[name].target.split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def _own(kind: str, name: str) -> Callable[..., Any]:
+    """What 'package.module:callable' names; modules of the current folder count, as with `python -m`."""
+    path, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:  # the user's own file can fail in any way
+        raise UserError(
+            f"{kind} '{name}': module '{path}' cannot be imported from {os.getcwd()}: {type(error).__name__}: {error}"
+        ) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        there = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and key[0] != "_" and getattr(value, "__module__", path) in (path, "functools")
+        ]
+        raise unknown(f"{kind}: in module '{path}'", attribute, there)
+    if not callable(found):
+        raise UserError(f"{kind} '{name}' is a {type(found).__name__}, it must be a class or function")
+    return found
 
 
 def build(kind: str, table: Mapping[str, Entry], name: str, options: Mapping[str, Any]) -> Any:

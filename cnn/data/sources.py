@@ -138,18 +138,18 @@ class CachedSource:
         return {"source": self.source, "_kept": {}}  # a worker process fills its own
 
 
-def labels(source: Source) -> np.ndarray | None:
-    """Labels of all examples where they are known without decoding the inputs, else None."""
+def targets(source: Source, key: str = "label") -> np.ndarray | None:
+    """Targets of all examples where they are known without decoding the inputs, else None."""
     if isinstance(source, ArraySource):
-        return source.arrays["label"]
+        return source.arrays[key]
     if isinstance(source, CachedSource):
-        return labels(source.source)
+        return targets(source.source, key)
     if isinstance(source, SplitSource):
-        parts = [(labels(part), start, stop) for part, start, stop in source.parts]
+        parts = [(targets(part, key), start, stop) for part, start, stop in source.parts]
         if any(found is None for found, _, _ in parts):
             return None
         return np.concatenate([found[start:stop] for found, start, stop in parts])
-    return getattr(source, "labels", None)
+    return getattr(source, "labels", None) if key == "label" else None
 
 
 def in_memory(source: Source, chunk: int = 256) -> ArraySource:
@@ -235,11 +235,17 @@ def fake_source(info: DatasetInfo, split: str) -> ArraySource:
     size = FAKE_TRAIN if split == "train" else FAKE_OTHER
     free = _FREE_SIZE[info.input_key]
     shape = tuple(a or b for a, b in zip(info.input_shape, free, strict=True))
-    labels = (np.arange(size) % max(info.num_classes, 1)).astype(np.int32)
-    used = min(size, max(info.num_classes, 1))
+    kinds = max(info.num_classes, 1) if info.target_key == "label" else 10
+    labels = (np.arange(size) % kinds).astype(np.int32)
+    used = min(size, kinds)
     pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
     salt = sum(map(ord, split))
     value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
     series = info.input_key == "series"
     value = (4 * value - 2).astype(np.float32) if series else (value * 255).astype(np.uint8)
-    return ArraySource({info.input_key: value, "label": labels}, f"fake {info.name} '{split}'")
+    target = labels
+    if info.target_key == "labels":
+        target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
+    elif info.target_key == "target":
+        target = Draws(2, labels).uniform(0.0, 1.0, info.target_shape).astype(np.float32)
+    return ArraySource({info.input_key: value, info.target_key: target}, f"fake {info.name} '{split}'")

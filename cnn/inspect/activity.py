@@ -102,7 +102,7 @@ def top_patches(
     inputs: Float[np.ndarray, "n *space c"],
     name: str,
     channels: Sequence[int],
-    count: int = 4,
+    count: int = 3,
     batch: int = 16,
 ) -> dict[int, list[Patch]]:
     """For each channel of a layer the `count` inputs that excite it most, and where (Zeiler & Fergus 2013)."""

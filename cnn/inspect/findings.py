@@ -99,6 +99,7 @@ def look(
     stages = [a for a in (layers if pattern else trace.stages) if a.spatial]
     values = {key: value[0] for key, value in network.read(x, list(trace.layers), before=True).items()}
     channels = {a.name: most_active(values[a.name], CHANNELS) for a in stages}
+    examples = [one for one in examples if not np.array_equal(one, raw)]
     stacked = np.stack([raw, *examples])
     batch = np.asarray(to_network(stacked), np.float32) if len(examples) else x
     target, probs, cams, occluded = None, None, {}, None

@@ -41,6 +41,9 @@ class Task(Protocol):
     def finalize(self, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         """Sums of many batches -> {name: float, or nested lists for a matrix}; JSON-able."""
 
+    def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
+        """What no sums of batches give, of a whole split's `predictions` and targets; JSON-able like `finalize`."""
+
     def predictions(self, out: Outputs) -> dict[str, Array]:
         """What the host keeps of each example, [b, ...] each."""
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cnn import metrics as metric_sums
+from cnn import scores
 from cnn.data.info import DatasetInfo
 from cnn.errors import UserError, unknown
 from cnn.shapes import Batch, Outputs, PerExample
@@ -198,6 +199,21 @@ class Classification:
         result["balanced_accuracy"] = float(recall[seen].mean()) if seen.any() else float("nan")
         result["macro_f1"] = float(f1[seen].mean()) if seen.any() else float("nan")
         result["per_class_recall"] = [None if np.isnan(value) else float(value) for value in recall]
+        return result
+
+    def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
+        """`ece`, `auroc`, `average_precision` (one versus rest, see `cnn.scores`) and, up to 200 classes,
+        `per_class`: [{class, precision, recall, f1, support}]."""
+        probs, label = np.asarray(predictions["probs"]), np.asarray(targets)
+        area, precision = scores.one_versus_rest(probs, label)
+        result: dict[str, Any] = {
+            "ece": scores.reliability(probs, label).ece,
+            "auroc": area,
+            "average_precision": precision,
+        }
+        if self.num_outputs <= CONFUSION_CLASSES:
+            confusion = scores.confusion_matrix(probs.argmax(axis=1), label, self.num_outputs)
+            result["per_class"] = scores.per_class(confusion, self.info.class_names)
         return result
 
     def describe(self, prediction: Mapping[str, Any], top: int = 5) -> dict[str, Any]:

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from cnn import scores
 from cnn.figures import figure
 
 BLUE, RED, GREY = "#3b6ea5", "#c0504d", "#8c8c8c"
 NAMED_CLASSES = 40  # with more, class names on an axis overlap
 NUMBERED_CLASSES = 15  # with more, numbers in the confusion matrix overlap
+TABLED_CLASSES = 20  # with more, the table under the bars is too long to read
 MISTAKES = 20
 
 
@@ -21,7 +23,7 @@ def draw(
     class_names: Sequence[str],
     directory: str,
 ) -> list[str]:
-    """Writes `confusion.png`, `per_class.png` and, where there are mistakes, `mistakes.png`.
+    """Writes `confusion.png`, `per_class.png`, `reliability.png` and, where there are mistakes, `mistakes.png`.
 
     Args:
       probs: [n, k].
@@ -36,12 +38,11 @@ def draw(
     probs, label = np.asarray(probs), np.asarray(label)
     os.makedirs(directory, exist_ok=True)
     k = len(class_names)
-    predicted = probs.argmax(axis=1)
-    confusion = np.zeros((k, k), int)
-    np.add.at(confusion, (label, predicted), 1)
+    confusion = scores.confusion_matrix(probs.argmax(axis=1), label, k)
     figures = {
         "confusion": _confusion(confusion, class_names),
         "per_class": _per_class(confusion, class_names),
+        "reliability": _reliability(scores.reliability(probs, label)),
     }
     mistakes = _mistakes(probs, label, np.asarray(inputs), class_names)
     if mistakes is not None:
@@ -79,8 +80,9 @@ def _per_class(confusion: np.ndarray, names: Sequence[str]) -> Any:
     k = len(names)
     actual, guessed, hits = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
     recall, precision = hits / np.maximum(actual, 1), hits / np.maximum(guessed, 1)
-    made = figure(min(3.0 + 0.6 * k, 16.0), 4.0)
-    axes = made.add_subplot()
+    tabled = k <= TABLED_CLASSES
+    made = figure(max(5.0, min(3.0 + 0.6 * k, 16.0)), 4.5 + 0.22 * k * tabled)
+    axes, below = made.subplots(2, 1, height_ratios=[3.2, 0.22 * k + 0.5]) if tabled else (made.subplots(), None)
     where = np.arange(k)
     axes.bar(where - 0.2, recall, 0.4, color=BLUE, label="recall")
     axes.bar(where + 0.2, precision, 0.4, color=GREY, label="precision")
@@ -94,7 +96,40 @@ def _per_class(confusion: np.ndarray, names: Sequence[str]) -> Any:
     axes.set_title("Recall and precision per class" + note)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    made.legend(loc="outside right upper")
+    axes.legend(loc="lower right", fontsize=8)
+    if below is not None:
+        _table(below, scores.per_class(confusion, names))
+    return made
+
+
+def _table(axes: Any, rows: list[dict[str, Any]]) -> None:
+    axes.axis("off")
+    head = ("class", "precision", "recall", "f1", "support")
+
+    def text(value: Any) -> str:
+        return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    cells = [[text(row[key]) for key in head] for row in rows]
+    table = axes.table(cells, colLabels=head, loc="upper center", cellLoc="right", bbox=(0, 0, 1, 1))
+    table.auto_set_font_size(False)
+    table.set_fontsize(8)
+
+
+def _reliability(found: scores.Reliability) -> Any:
+    made = figure(4.6, 5.2)
+    top, bottom = made.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    width = np.diff(found.edges)
+    centre = found.edges[:-1] + width / 2
+    top.bar(centre, np.nan_to_num(found.accuracy), 0.92 * width, color=BLUE, label="share of right answers")
+    top.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
+    seen = found.count > 0
+    top.plot(found.confidence[seen], found.accuracy[seen], "o", ms=4, color=RED, label="mean confidence of the bin")
+    top.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    top.set_title(f"Reliability: ECE {found.ece:.3f} ({len(found.count)} bins, {found.count.sum():,} examples)")
+    top.legend(fontsize=8, loc="upper left")
+    bottom.bar(centre, found.count / max(found.count.sum(), 1), 0.92 * width, color=GREY)
+    bottom.set(xlabel="confidence of the answer", ylabel="examples")
+    bottom.yaxis.set_major_formatter("{x:.0%}")
     return made
 
 

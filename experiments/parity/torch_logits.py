@@ -20,7 +20,7 @@ from experiments.parity.rows import ROWS, Row
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "models" / "parity"
 
 
-def _declare_operators_of_torchvision() -> None:
+def declare_operators_of_torchvision() -> None:
     """A CPU build of PyTorch beside torchvision's wheel lacks its compiled operators, which no classifier uses."""
     import torch
 
@@ -75,7 +75,7 @@ def store(name: str, row: Row) -> None:
 
 def main(names: list[str]) -> None:
     """The command line."""
-    _declare_operators_of_torchvision()
+    declare_operators_of_torchvision()
     for name, row in ROWS.items():
         if not names or name in names:
             store(name, row)

@@ -10,7 +10,7 @@ import pytest
 from cnn import config
 from cnn.data import DATASETS, open_dataset, open_provider
 from cnn.data.pipeline import TrainBatches, example_shape
-from cnn.data.sources import ArraySource, labels, parse_split
+from cnn.data.sources import ArraySource, parse_split, targets
 from cnn.errors import UserError
 from cnn.transforms import build_transforms
 
@@ -251,11 +251,11 @@ def test_fingerprint(data_dir):
 @pytest.mark.parametrize("way", ["yes", "no"])
 def test_labels_without_decoding(data_dir, image_folder, way):
     source = opened("digits", data_dir, in_memory=way).source("train[:30]+test[:5]")
-    assert way == "no" or np.array_equal(labels(source), [source[i]["label"] for i in range(35)])
-    assert way == "yes" or labels(source) is None
+    assert way == "no" or np.array_equal(targets(source), [source[i]["label"] for i in range(35)])
+    assert way == "yes" or targets(source) is None
     dataset = opened("folder", image_folder, in_memory=way if way == "no" else "auto")
     source = dataset.source("train[3:9]+validation")
-    assert np.array_equal(labels(source), [source[i]["label"] for i in range(len(source))])
+    assert np.array_equal(targets(source), [source[i]["label"] for i in range(len(source))])
 
 
 def test_shape_of_an_example(data_dir, image_folder):

@@ -316,6 +316,7 @@ def test_draw(tmp_path, key, shape):
     assert [os.path.basename(path) for path in paths] == [
         "confusion.png",
         "per_class.png",
+        "reliability.png",
         "mistakes.png",
     ]
     assert all(os.path.getsize(path) > 1000 for path in paths)
@@ -325,7 +326,7 @@ def test_draw_without_mistakes(tmp_path):
     label = np.arange(K)
     examples = {"image": np.zeros((K, 8, 8, 1), np.uint8), "label": label}
     paths = task().draw({"probs": np.eye(K)[label]}, examples, str(tmp_path))
-    assert [os.path.basename(path) for path in paths] == ["confusion.png", "per_class.png"]
+    assert [os.path.basename(path) for path in paths] == ["confusion.png", "per_class.png", "reliability.png"]
 
 
 @pytest.mark.parametrize(
@@ -371,3 +372,14 @@ def test_protocol(name):
     total = sums.add({}, made.metrics(out, first))
     assert made.finalize(total)
     assert all(len(rows) == 1 for rows in made.predictions(out).values())
+
+
+def test_report():
+    made, rng = task(), np.random.default_rng(0)
+    probs, label = rng.dirichlet(np.ones(K), 50), rng.integers(0, K, 50)
+    found = made.report({"probs": probs}, label)
+    assert set(found) == {"ece", "auroc", "average_precision", "per_class"}
+    assert sum(row["support"] for row in found["per_class"]) == 50
+    assert found["per_class"][0]["class"] == made.info.class_names[0]
+    many = build_task("classification", info(300))
+    assert "per_class" not in many.report({"probs": rng.dirichlet(np.ones(300), 5)}, np.arange(5))
