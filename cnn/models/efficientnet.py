@@ -13,7 +13,7 @@ from functools import partial
 
 from cnn.layers.attention import SqueezeExcite
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import FAN_OUT_UNIFORM, MobileBackbone, Plan, Row, lay_out
+from cnn.models.mobile import FAN_OUT_UNIFORM, MobileBackbone, Plan, Row, lay_out
 
 # Table 1 of the first paper.
 B0 = (
@@ -66,9 +66,8 @@ class EfficientNet(MobileBackbone):
     """The family; the papers' stochastic depth and, in the variants, dropout are the defaults.
 
     Attributes:
-      layout: rows of a table, `Row` or plain tuples of its fields.
       stem: channels of the stem, before `width`.
-      width, depth: factors of all channels and repeats.
+      depth: factor of the repeats, as `width` of the channels.
       lite: no squeeze-and-excitation, ReLU6, and stem, top and the repeats of the first and last row keep
         their size (the authors' Lite networks, for integer arithmetic).
       nearest: round channels to the nearest multiple of 8 (v2-B) and not up where that takes away over 10 %.
@@ -76,7 +75,6 @@ class EfficientNet(MobileBackbone):
 
     layout: Sequence[tuple] = B0
     stem: int = 32
-    width: float = 1.0
     depth: float = 1.0
     lite: bool = False
     nearest: bool = False

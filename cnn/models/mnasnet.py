@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import FAN_OUT_UNIFORM, MobileBackbone, Plan, Row, lay_out
+from cnn.models.mobile import FAN_OUT_UNIFORM, MobileBackbone, Plan, Row, lay_out
 
 LAYOUT = (
     Row(1, 3, 1, 16, 1),
@@ -22,15 +22,9 @@ LAYOUT = (
 
 
 class MNASNet(MobileBackbone):
-    """The family.
-
-    Attributes:
-      layout: rows of a table, `Row` or plain tuples of its fields; the very first block has no shortcut.
-      width: factor of all channels but the last 1280.
-    """
+    """The family. The very first block has no shortcut; `width` leaves the last 1280 channels alone."""
 
     layout: Sequence[tuple] = LAYOUT
-    width: float = 1.0
     dropout: float = 0.2
 
     TINY = {

@@ -6,23 +6,18 @@ Stages are at strides 2, 4, 8, 16, 32. ReLU6 as in the authors' code, without a 
 from collections.abc import Sequence
 from functools import partial
 
+from cnn.layers.inverted_residual import Block
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import Block, MobileBackbone, Plan
+from cnn.models.mobile import MobileBackbone, Plan
 
 # Table 1: channels, stride of the first, repeats.
 LAYOUT = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 2, 6), (1024, 2, 2))
 
 
 class MobileNetV1(MobileBackbone):
-    """The family.
+    """The family. A line of `layout` is (channels, stride of the first block, blocks); `width` is alpha."""
 
-    Attributes:
-      layout: lines of (channels, stride of the first block, blocks).
-      width: factor of all channels, the paper's alpha.
-    """
-
-    layout: Sequence[tuple[int, int, int]] = LAYOUT
-    width: float = 1.0
+    layout: Sequence[tuple] = LAYOUT
 
     TINY = {"layout": ((16, 1, 1), (16, 2, 2), (16, 2, 1), (16, 2, 1), (16, 2, 1)), "width": 0.5}
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import MobileBackbone, Plan, Row, lay_out
+from cnn.models.mobile import MobileBackbone, Plan, Row, lay_out
 
 # Table 2.
 LAYOUT = (
@@ -22,14 +22,12 @@ class MobileNetV2(MobileBackbone):
     """The family.
 
     Attributes:
-      layout: rows of a table, `Row` or plain tuples of its fields.
-      width: factor of all channels; the last convolution is never below 1280 (section 5.1).
+      width: factor of the channels; the last convolution is never below 1280 (section 5.1).
       depth: factor of the repeats, rounded up.
       fixed_ends: stem, last convolution and the repeats of the first and last row keep their size (timm's `d`).
     """
 
     layout: Sequence[tuple] = LAYOUT
-    width: float = 1.0
     depth: float = 1.0
     fixed_ends: bool = False
     dropout: float = 0.2

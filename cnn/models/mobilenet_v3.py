@@ -12,8 +12,9 @@ from typing import NamedTuple
 import jax
 
 from cnn.layers.attention import SqueezeExcite
+from cnn.layers.inverted_residual import Block
 from cnn.models.backbone import make_divisible
-from cnn.models.inverted_residual import Block, MobileBackbone, Plan
+from cnn.models.mobile import MobileBackbone, Plan
 
 HARD = "hard_swish"
 
@@ -67,7 +68,6 @@ class MobileNetV3(MobileBackbone):
     """The family.
 
     Attributes:
-      layout: lines of a table, `Line` or plain tuples of its fields.
       last: channels of the last 1x1 convolution, before `width`.
       hidden: of the dense layer behind the pooling, `pre_logits`; of no width (the authors' code, timm).
       width: factor of the channels; below 0.75 the stem keeps its 16.
@@ -76,7 +76,6 @@ class MobileNetV3(MobileBackbone):
     layout: Sequence[tuple] = LARGE
     last: int = 960
     hidden: int = 1280
-    width: float = 1.0
     dropout: float = 0.2
 
     TINY = {

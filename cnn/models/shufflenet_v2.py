@@ -11,13 +11,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn.layers.blocks import ConvNorm
+from cnn.errors import UserError
+from cnn.layers.blocks import ConvNorm, Stage
+from cnn.layers.inverted_residual import DEPTHWISE_INIT
 from cnn.layers.pool import max_pool
 from cnn.models.backbone import Backbone, Resolution
-from cnn.models.inverted_residual import DEPTHWISE_INIT, Stage
 from cnn.shapes import Outputs
-
-REPEATS = (4, 8, 4)
 
 
 def interleave(
@@ -72,9 +71,18 @@ class ShuffleNetV2(Backbone):
     """
 
     channels: Sequence[int] = (24, 116, 232, 464, 1024)
-    repeats: Sequence[int] = REPEATS
+    repeats: Sequence[int] = (4, 8, 4)
 
     TINY = {"channels": (8, 8, 16, 16, 16), "repeats": (2, 1, 1)}
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 5 or any(c % 2 for c in self.channels):
+            raise UserError(
+                f"channels {tuple(self.channels)} are not 5 even numbers: stem, stages 2 to 4, top"
+            )
+        if len(self.repeats) != 3:
+            raise UserError(f"repeats {tuple(self.repeats)} are not those of stages 2 to 4")
+        super().__post_init__()
 
     @property
     def feature_strides(self) -> tuple[int, ...]:

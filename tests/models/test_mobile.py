@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn.errors import UserError
 from cnn.models import build_model
 from cnn.models.efficientnet import EfficientNet
-from cnn.models.inverted_residual import Row, lay_out
 from cnn.models.mnasnet import MNASNet
+from cnn.models.mobile import Row, lay_out
 from cnn.models.mobilenet_v1 import MobileNetV1
 from cnn.models.mobilenet_v2 import MobileNetV2
 from cnn.models.mobilenet_v3 import MobileNetV3
@@ -96,3 +97,19 @@ def test_interleave_is_the_shuffle_of_two_groups():
     x = np.arange(24.0, dtype=np.float32).reshape(1, 3, 8)
     shuffled = x.reshape(1, 3, 2, 4).swapaxes(-1, -2).reshape(x.shape)
     np.testing.assert_array_equal(interleave(*map(jnp.asarray, np.split(x, 2, axis=-1))), shuffled)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("efficientnet_b0", {"width": 0.0}, "width 0.0 is not a factor"),
+        ("mobilenetv2_100", {"depth": -1.0}, "depth -1.0 is not a factor"),
+        ("mnasnet_100", {"layout": ()}, "layout has no rows"),
+        ("mobilenetv3_large_100", {"layout": ((3, 16),)}, "missing 4 required"),
+        ("shufflenet_v2_x1_0", {"channels": (24, 116, 232, 1024)}, "not 5 even numbers"),
+        ("shufflenet_v2_x1_0", {"channels": (24, 115, 232, 464, 1024)}, "not 5 even numbers"),
+    ],
+)
+def test_mistakes_are_named(name, options, said):
+    with pytest.raises(UserError, match=said):
+        build_model(name, options)

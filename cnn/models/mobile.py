@@ -1,10 +1,4 @@
-"""The inverted residual, and the network that is a list of them: base of MobileNets, MNASNet, EfficientNets.
-
-An inverted residual (MobileNet v2, Sandler et al. 2018, arXiv 1801.04381, section 3) widens by a 1x1 convolution,
-filters each channel on its own, and narrows by a 1x1 convolution without activation. With squeeze-and-excitation
-between the last two it is MBConv. The fused form (EfficientNet v2, arXiv 2104.00298, figure 2) widens and filters
-in one dense convolution.
-"""
+"""The network that is a list of inverted residuals: base of the MobileNets, MNASNet and the EfficientNets."""
 
 import dataclasses
 import math
@@ -15,42 +9,17 @@ from typing import NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float
 
+from cnn.errors import UserError
 from cnn.layers.attention import SqueezeExcite
-from cnn.layers.blocks import ACTIVATIONS, ConvNorm
+from cnn.layers.blocks import ConvNorm, Stage, activation
 from cnn.layers.conv import Padding
-from cnn.layers.drop import StochasticDepth
+from cnn.layers.inverted_residual import Block, InvertedResidual
 from cnn.layers.pool import global_avg_pool
 from cnn.models.backbone import HEAD_INIT, Backbone, Resolution
 from cnn.shapes import Outputs
 
-# The references' initialisations: a depthwise output sees one channel only, whatever the number of channels.
-DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+# Of the dense layers in the references of MNASNet and EfficientNet: U(-a, a), a = 1 / sqrt(outputs).
 FAN_OUT_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
-
-
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """Sizes of one block.
-
-    Attributes:
-      channels: that come out.
-      kernel: window of the convolution over space.
-      expanded: channels in between; 0 does not widen.
-      reduced: channels inside the squeeze-and-excitation; 0 leaves it away.
-      fused: the widening convolution is the one over space; without widening the block is that one layer.
-      skip: add the input where the shapes agree.
-      act: name in ACTIVATIONS; `last_act` is the one behind the last convolution.
-    """
-
-    channels: int
-    kernel: int = 3
-    stride: int = 1
-    expanded: int = 0
-    reduced: int = 0
-    fused: bool = False
-    skip: bool = True
-    act: str = "relu6"
-    last_act: str = "none"
 
 
 class Row(NamedTuple):
@@ -81,7 +50,12 @@ def lay_out(
       wide: the channels in place of a row's.
       depth: factor of the repeats, rounded up; with `fixed_ends` not of the first and the last row.
       se: squeeze-and-excitation in blocks that are not fused, to a quarter of what comes into the block.
+
+    Raises:
+      UserError: `depth` is not positive.
     """
+    if depth <= 0:
+        raise UserError(f"depth {depth} is not a factor above 0")
     blocks: list[Block] = []
     for index, row in enumerate(rows):
         row = Row(*row)
@@ -133,67 +107,6 @@ class Plan:
         return found
 
 
-class InvertedResidual(nn.Module):
-    """One block. Parameters below `expand`, `depthwise`, `se`, `project`, those that it has.
-
-    Attributes:
-      layer: makes a ConvNorm with the network's normalisation and padding.
-      strides, dilation: of the convolution over space; `sizes.stride` is the plain network's.
-    """
-
-    sizes: Block
-    strides: int
-    dilation: int
-    layer: Callable[..., nn.Module]
-    se: Callable[..., nn.Module]
-    drop_path: float
-
-    # `train` is positional because `nn.remat` marks static arguments by position.
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        sizes, shortcut = self.sizes, x
-        layer = partial(self.layer, act=sizes.act)
-        over_space = {
-            "kernel_size": sizes.kernel,
-            "strides": self.strides,
-            "dilation": self.dilation,
-        }
-        last = {"kernel_size": 1}
-        if sizes.fused and not sizes.expanded:
-            last = over_space
-        elif sizes.expanded:
-            widen = over_space if sizes.fused else {"kernel_size": 1}
-            x = layer(sizes.expanded, **widen, name="expand")(x, train)
-        if not sizes.fused:
-            channels = x.shape[-1]
-            depthwise = layer(
-                channels,
-                groups=channels,
-                kernel_init=DEPTHWISE_INIT,
-                **over_space,
-                name="depthwise",
-            )
-            x = depthwise(x, train)
-        if sizes.reduced:
-            x = self.se(sizes.reduced, name="se")(x)
-        x = self.layer(sizes.channels, act=sizes.last_act, **last, name="project")(x, train)
-        if sizes.skip and x.shape == shortcut.shape:
-            x = StochasticDepth(self.drop_path, name="drop_path")(x, train=train) + shortcut
-        return x
-
-
-class Stage(nn.Module):
-    """Blocks in a row, named `block1`, `block2`, ...; each of `blocks` makes one."""
-
-    blocks: Sequence[Callable[..., nn.Module]]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        for number, block in enumerate(self.blocks, 1):
-            x = block(name=f"block{number}")(x, train)
-        return x
-
-
 class MobileBackbone(Backbone):
     """Stem, inverted residuals, classifier, as the family's `plan` says.
 
@@ -202,10 +115,22 @@ class MobileBackbone(Backbone):
     where the first block strides. The last convolution (`top`) belongs to the classifier.
 
     Attributes:
+      layout: lines of a table, its named tuples or plain ones with the same fields; every family has its own.
+      width: factor of the channels.
       padding: None pads both sides alike (torchvision, timm), 'SAME' is TensorFlow's, of the `tf_` variants.
     """
 
+    layout: Sequence[tuple] = ()
+    width: float = 1.0
     padding: Padding = None
+
+    def __post_init__(self) -> None:
+        if self.width <= 0:
+            raise UserError(f"width {self.width} is not a factor above 0")
+        if not self.layout:
+            raise UserError("layout has no rows; each is a line of the paper's table")
+        self.plan()  # refuses what it cannot be made of
+        super().__post_init__()
 
     def plan(self) -> Plan:
         """The sizes, from the family's options."""
@@ -254,5 +179,5 @@ class MobileBackbone(Backbone):
             x = layer(plan.top, 1, act=plan.act, name="top")(x, train)
         if plan.hidden:
             x = nn.Dense(plan.hidden, kernel_init=plan.head_init, name="hidden")(global_avg_pool(x))
-            x = ACTIVATIONS[plan.act](x)
+            x = activation(plan.act)(x)
         return self.classify(out, x, train, plan.head_init)
