@@ -170,7 +170,9 @@ def excited(f: Findings, layer: Layer, paint: Painter) -> Any:
     low, top = made.inputs.min(), made.inputs.max()
     for column, (channel, picture) in enumerate(zip(chosen, made.inputs, strict=False)):
         axes = sheet.add_subplot(1 + below, count, column + 1)
-        paint.raw(axes, (picture - low) / max(top - low, 1e-12), f"channel {channel}\nmade: {made.after[column]:.3g}")
+        if f.raw.ndim > 2:
+            picture = (picture - low) / max(top - low, 1e-12)
+        paint.raw(axes, picture, f"channel {channel}\nmade: {made.after[column]:.3g}")
         for row, patch in enumerate(patches.get(channel, ())):
             axes = sheet.add_subplot(1 + below, count, (1 + row) * count + column + 1)
             paint.raw(axes, _filled(f, layer, patch), f"found: {patch.value:.3g}")
