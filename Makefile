@@ -14,6 +14,7 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
+NATIVE := .venv/.native
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
@@ -36,16 +37,21 @@ $(READY): requirements.txt pyproject.toml
 	@$(PIP) install --quiet --no-deps -e . </dev/null
 	@touch $@
 
+# oneDNN for convolutions on x86 CPUs; without a compiler the stock ones serve, and it says so in one line.
+$(NATIVE): $(READY) cnn/native/conv.cc cnn/native/build.py
+	@$(BIN)/python -m cnn.native.build </dev/null || true
+	@touch $@
+
 .PHONY: train
-train: $(READY) ## train the main job; CONFIG=, WORKDIR= and ARGS= choose another
+train: $(NATIVE) ## train the main job; CONFIG=, WORKDIR= and ARGS= choose another
 	$(BIN)/cnn train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 .PHONY: test
-test: $(READY) ## all tests, with line coverage; ARGS='-k name' chooses some
+test: $(NATIVE) ## all tests, with line coverage; ARGS='-k name' chooses some
 	$(PYTEST) --cov=cnn --cov-report=term:skip-covered $(ARGS) </dev/null
 
 .PHONY: test-fast
-test-fast: $(READY) ## the tests that take little time
+test-fast: $(NATIVE) ## the tests that take little time
 	$(PYTEST) -m 'not slow' $(ARGS) </dev/null
 
 .PHONY: lint
@@ -53,9 +59,9 @@ lint: $(READY) ## ruff
 	$(BIN)/ruff check .
 
 .PHONY: bench
-bench: $(READY) ## every benchmark in experiments/benchmarks; each prints a table
+bench: $(NATIVE) ## every benchmark in experiments/benchmarks; each prints a table
 	@set -e; shopt -s nullglob; for file in experiments/benchmarks/[a-z]*.py; do \
-	  echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	  echo "== $$file"; $(BIN)/python -m "experiments.benchmarks.$$(basename "$$file" .py)" $(ARGS); done
 
 .PHONY: lock
 lock: ## renew requirements.txt with the newest versions within the bounds of pyproject.toml
@@ -63,7 +69,8 @@ lock: ## renew requirements.txt with the newest versions within the bounds of py
 	$(firstword $(CANDIDATES)) -m venv .cache/lock
 	.cache/lock/bin/python -m pip install --quiet '.[all]'
 	{ grep '^#' requirements.txt; .cache/lock/bin/python -m pip freeze --exclude cnn; } > .cache/requirements.txt
-	sed -i 's/^uvloop==.*/& ; sys_platform != "win32"/' .cache/requirements.txt
+	sed -i -e 's/^uvloop==.*/& ; sys_platform != "win32"/' \
+	  -e 's/^onednn-.*/& ; sys_platform == "linux" and platform_machine == "x86_64"/' .cache/requirements.txt
 	mv .cache/requirements.txt requirements.txt
 
 .PHONY: clean

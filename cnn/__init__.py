@@ -1,6 +1,8 @@
 """Convolutional networks in JAX and Flax: one trainer, one data path, one checkpoint format."""
 
+import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -13,3 +15,13 @@ for _name, _value in {
     "MPLBACKEND": "Agg",  # pictures go to files; there may be no display
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def load(path: str, which: int | str = "") -> Any:
+    """The network of a run's workdir, one checkpoint folder, or a pretrained one by its name.
+
+        cnn.load("efficientnet_lite0").predict("photo.jpg")
+
+    See `cnn.predict.load`. JAX is imported here and not with the package.
+    """
+    return importlib.import_module("cnn.predict").load(path, which)

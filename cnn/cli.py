@@ -20,7 +20,9 @@ from cnn.tables import Entry
 VERBS: dict[str, Entry] = {
     "train": Entry("cnn.train:main", "train a network, or go on with an unfinished run"),
     "evaluate": Entry("cnn.evaluate:main", "score a run's checkpoint on any split"),
-    "predict": Entry("cnn.predict:main", "predict files, folders or globs with a run's checkpoint"),
+    "predict": Entry("cnn.predict:main", "predict files, folders or globs: a run's checkpoint, or pretrained"),
+    "convert": Entry("cnn.convert.verb:main", "weights of PyTorch, timm, torchvision as a checkpoint"),
+    "inspect": Entry("cnn.inspect.verb:main", "look inside a trained network on an input of yours"),
     "data": Entry("cnn.data.verbs:main", "prepare, show and check a data set"),
     "list": Entry("cnn.listing:main", "what there is: models, tasks, datasets, transforms, configs"),
     "doctor": Entry("cnn.doctor:main", "versions, devices, caches; what is missing and how to mend it"),

@@ -54,7 +54,7 @@ def default() -> ConfigDict:
     c.dtype = "auto"  # compute type: bfloat16 on TPU and GPU, float32 on CPU; parameters stay float32
     c.log_every_steps = 50
     c.profile_steps = ()  # (first, last): write a profiler trace of these steps
-    c.init_from = ""  # fine-tune: a run's workdir, one checkpoint folder, or a .npz of named arrays
+    c.init_from = ""  # fine-tune: a run's workdir, one checkpoint folder, 'pretrained:NAME', a .npz of named arrays
     c.task = ConfigDict({"name": "classification"})  # the other fields are the task's options
     c.model = ConfigDict({"name": ""})  # the other fields are the model's options
     c.input = ConfigDict(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import cnn
 from cnn import cli, flags, paths
+from cnn.native import build
 
 GIB = 2**30
 DEVICES_TIMEOUT = 90  # seconds; a TPU takes some
@@ -95,6 +96,8 @@ def packages() -> tuple[list[Finding], dict[str, str]]:
     for extra, group in wanted.items():
         wrong = []
         for requirement in group:
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue  # not for this system
             version = version_of(requirement.name)
             if version is None:
                 wrong.append(f"{requirement.name} is not installed")
@@ -162,6 +165,23 @@ def accelerators() -> list[tuple[str, str, bool]]:
     ]
 
 
+def native() -> Finding:
+    """Whether convolutions on the CPU are oneDNN's; the library is tried in a child, for it may crash."""
+    name, stock = "cpu convolutions", "XLA's own"
+    try:
+        library = build.built()
+    except build.NotBuilt as reason:
+        status = MISSING if reason.fix else OK
+        return Finding(name, status, f"{stock}: {reason}", reason.fix)
+    command = [sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1]).CnnConv", library]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        fix = f"rm {library} && python -m cnn.native.build"
+        return Finding(name, MISSING, f"{stock}: {library} does not load", fix)
+    if os.environ.get("CNN_NATIVE") == "0":
+        return Finding(name, OK, f"{stock}: CNN_NATIVE=0 turns oneDNN off")
+    return Finding(name, OK, f"oneDNN {build.onednn().version}")
+
+
 def cache() -> tuple[Finding, dict[str, Any]]:
     """The persistent compile cache: where, how much, and whether it can be written."""
     folder = paths.compile_cache_dir()
@@ -219,7 +239,7 @@ def report() -> dict[str, Any]:
     data_finding, data_facts = data()
     machine_findings, machine_facts = machine()
     findings = [python(), *package_findings, *device_findings, *machine_findings]
-    findings += [cache_finding, data_finding]
+    findings += [native(), cache_finding, data_finding]
     return {
         "ok": all(finding.status != BROKEN for finding in findings),
         "python": platform.python_version(),

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from cnn import checkpoint, tree
+from cnn.convert import pretrained
 from cnn.errors import UserError
 
 
@@ -17,8 +18,8 @@ def load_into(
     """`variables` ({'params', 'batch_stats'}) with every tensor that `path` has in the same shape.
 
     Args:
-      path: a run's workdir (its best checkpoint), one checkpoint folder, or a .npz of arrays named
-        'params/stem/kernel', 'batch_stats/...' or without the first part.
+      path: a run's workdir (its best checkpoint), one checkpoint folder, 'pretrained:NAME', or a .npz of arrays
+        named 'params/stem/kernel', 'batch_stats/...' or without the first part.
       say: gets the report: what was loaded, skipped (there, but not in this network or of another
         shape) and left fresh.
 
@@ -51,6 +52,8 @@ def load_into(
 
 
 def _read_run(path: str) -> dict[str, np.ndarray]:
+    if path.startswith(pretrained.SCHEME):
+        path = str(pretrained.folder(path.removeprefix(pretrained.SCHEME)))
     variables, _ = checkpoint.load_variables(checkpoint.find(path))
     return {name: np.asarray(x) for name, x in tree.flatten(variables).items()}
 

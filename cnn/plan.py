@@ -111,6 +111,7 @@ class Plan:
                 seed=self.config.seed,
                 accumulate_steps=optim.accumulate_steps,
                 ema_decay=optim.ema_decay,
+                freeze=optim.freeze,
                 unroll=on_cpu(mesh),
             ),
             donate_argnums=0,

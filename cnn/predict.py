@@ -1,6 +1,7 @@
 """`cnn predict`: what a trained network says about files; `load(path).predict(x)` in Python.
 
     cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
+    cnn predict --model=efficientnet_lite0 --pretrained photo.jpg
 """
 
 import glob
@@ -16,6 +17,8 @@ import numpy as np
 from cnn import checkpoint, flags
 from cnn import config as configs
 from cnn.build import build, info_from_card
+from cnn.convert.pretrained import PRETRAINED
+from cnn.convert.pretrained import folder as pretrained_folder
 from cnn.data.images import BadImage, decode_image
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
@@ -31,17 +34,22 @@ BATCH = 32
 
 
 class Predictor:
-    """A trained network with its preprocessing and its words; made by `load`."""
+    """A trained network with its preprocessing and its words; made by `load`.
+
+    Attributes:
+      card: what a checkpoint says of its network and data; see `cnn.build.model_card`.
+      built: model, task and mesh; `variables`: placed on it.
+    """
 
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
         self.card = meta["card"]
         config = configs.for_this_machine(meta["config"])
-        self._built = build(
+        self.built = build(
             config, info_from_card(self.card), tuple(self.card["network_shape"]) or None
         )
         self._transforms = build_transforms(config.input.eval_transforms)
-        self._variables = jax.device_put(variables, replicated(self._built.mesh))
-        self._step = jax.jit(make_predict_step(self._built.model, self._built.task))
+        self.variables = jax.device_put(variables, replicated(self.built.mesh))
+        self._step = jax.jit(make_predict_step(self.built.model, self.built.task))
 
     def predict(self, inputs: Any, batch_size: int = BATCH) -> list[dict[str, Any]]:
         """One description per input, in order.
@@ -61,7 +69,7 @@ class Predictor:
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             wanted = batch_size if len(examples) > batch_size else len(part)
-            wanted += -wanted % self._built.mesh.size
+            wanted += -wanted % self.built.mesh.size
             found += self._batch(part + part[:1] * (wanted - len(part)))[: len(part)]  # one shape, one compilation
         return found
 
@@ -84,10 +92,10 @@ class Predictor:
 
     def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        rows = self._step(self._variables, to_global(batch, batch_sharding(self._built.mesh)))
+        rows = self._step(self.variables, to_global(batch, batch_sharding(self.built.mesh)))
         rows = jax.device_get(rows)
         return [
-            self._built.task.describe({name: value[i] for name, value in rows.items()})
+            self.built.task.describe({name: value[i] for name, value in rows.items()})
             for i in range(len(examples))
         ]
 
@@ -123,9 +131,10 @@ def _read_series(path: Path) -> np.ndarray:
 
 
 def load(path: str, which: int | str = "") -> Predictor:
-    """The network of a run's workdir, or of one checkpoint folder.
+    """The network of a run's workdir, of one checkpoint folder, or a pretrained one.
 
     Args:
+      path: a folder, or a name of `cnn.convert.pretrained.PRETRAINED`; a folder of that name wins.
       which: 'best', 'last' or a step, where `path` holds several checkpoints; '' for the weights that the
         run itself scored (`eval.use`).
 
@@ -133,6 +142,8 @@ def load(path: str, which: int | str = "") -> Predictor:
       UserError: nothing is there, or it is damaged.
     """
     use_compile_cache()
+    if path in PRETRAINED and not Path(path).exists():
+        path = str(pretrained_folder(path))
     return Predictor(*checkpoint.load_variables(checkpoint.find(path, which)))
 
 
@@ -152,15 +163,34 @@ def files(patterns: Sequence[str], suffixes: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
+def add_network(parser: flags.Parser) -> None:
+    """Adds the flags that name a trained network; `chosen` loads it."""
+    parser.add_argument("--workdir", default="", help="of the run, or one checkpoint folder")
+    parser.add_argument("--model", default="", help="with --pretrained, in place of --workdir")
+    parser.add_argument("--pretrained", action="store_true", help=f"the weights of {', '.join(PRETRAINED)}")
+    parser.add_argument("--checkpoint", default="", help="best, last, or a step; default: the run's eval.use")
+
+
+def chosen(args: Any) -> Predictor:
+    """The network that the flags of `add_network` name.
+
+    Raises:
+      UserError: they name none or two; and as `load`.
+    """
+    if bool(args.workdir) == args.pretrained or bool(args.model) != args.pretrained:
+        raise UserError("give --workdir=RUN, or --model=NAME with --pretrained")
+    path = str(pretrained_folder(args.model)) if args.pretrained else args.workdir
+    return load(path, args.checkpoint)
+
+
 def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or quoted globs")
-    parser.add_argument("--workdir", required=True, help="of the run, or one checkpoint folder")
-    parser.add_argument("--checkpoint", default="", help="best, last, or a step; default: the run's eval.use")
+    add_network(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     args, _ = parser.parse(argv)
-    predictor = load(args.workdir, args.checkpoint)
+    predictor = chosen(args)
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
     everything = list(files(args.paths, suffixes))
     bad, ready = 0, []
@@ -183,7 +213,7 @@ def main(argv: list[str]) -> int:
 def _row(path: str, found: dict[str, Any]) -> str:
     if "top" not in found:  # not a class
         return f"{path}  {json.dumps(found)}"
-    top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"][:3])
+    top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"])
     return f"{path}  {top}"
 
 

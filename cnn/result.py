@@ -1,13 +1,15 @@
 """What a run leaves behind: the test score beside the baselines, pictures, summary.json."""
 
+import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from cnn import tree
-from cnn.build import Built, eval_batches
+from cnn import report, tree
+from cnn.build import Built, eval_batches, model_card
 from cnn.checkpoint import versions
 from cnn.data.order import Draws
 from cnn.data.pipeline import load
@@ -63,11 +65,52 @@ def finish(
     summary["steps"], summary["best"] = steps, best.to_json()
     summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
-    summary["device"] = f"{built.mesh.size} x {built.mesh.devices.flat[0].device_kind}"
     summary["versions"] = versions()
+    summary["environment"] = environment()
+    summary["data"] = data_card(plan)
     summary["config"] = config.to_dict()
     folder.write_summary(summary)
     return summary
+
+
+def environment() -> dict[str, Any]:
+    """Where the run was made."""
+    devices = jax.devices()
+    return {
+        "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def data_card(plan: Plan) -> dict[str, Any]:
+    """What the run learned from and was tested on."""
+    info, card = plan.dataset.info, model_card(plan.config, plan.built.info, plan.built.input_shape)
+    split = plan.config.input.train_split
+    return {
+        "dataset": info.name + (" (fake examples)" if plan.config.input.fake else ""),
+        "examples": plan.dataset.splits,
+        "trained_on": f"{split} ({plan.batches.size:,} examples)",
+        "watched": plan.config.eval.split or "nothing",
+        "tested_on": plan.config.eval.test_split or "nothing",
+        "input": card["input"],
+        "shape": "x".join("?" if n is None else str(n) for n in card["input_shape"]),
+        "shape_in_the_network": "x".join(map(str, card["network_shape"])),
+        "classes": card["classes"],
+        "train_transforms": list(plan.config.input.train_transforms),
+        "eval_transforms": list(plan.config.input.eval_transforms),
+        "notes": list(plan.dataset.notes),
+        "fingerprint": plan.dataset.fingerprint,
+    }
+
+
+def leave(folder: Workdir, summary: dict[str, Any]) -> None:
+    """Writes the summary, and from it the report."""
+    folder.write_summary(summary)
+    if jax.process_index() == 0:
+        report.leave(folder.path)
 
 
 def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]:

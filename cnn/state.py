@@ -34,7 +34,7 @@ class TrainState:
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init_variables(model: Any, inputs: jax.Array, seed: int) -> dict[str, Any]:
+def init_variables(model: Any, inputs: jax.Array, seed: int | jax.Array) -> dict[str, Any]:
     """Fresh {'params', 'batch_stats'} of a model for inputs of this shape; pure, for jit and eval_shape."""
     variables = model.init(jax.random.key(seed), inputs, train=False)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnn import tree
 from cnn.shapes import Batch
 from cnn.state import TrainState
 
@@ -26,6 +27,7 @@ def make_train_step(
     seed: int,
     accumulate_steps: int = 1,
     ema_decay: float = 0.0,
+    freeze: str = "",
     unroll: bool = False,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The update as a pure function `(state, batch) -> (state, aux)`; `aux` has `loss`, `grad_norm`, `lr`.
@@ -34,12 +36,19 @@ def make_train_step(
       accumulate_steps: micro-batches per update. Gradients are averaged over them; BatchNorm sees one
         micro-batch at a time, and its running statistics move once for each.
       ema_decay: of the averages in `state.ema`, with the warm-up min(decay, (1 + t) / (10 + t)).
+      freeze: regex over parameter paths that get no gradient; below the first one that does, there is no
+        backward pass. The optimizer must leave them alone too.
       unroll: lay the micro-batches out one after the other instead of in a loop; XLA:CPU runs the
         gradients of convolutions in a loop body many times slower.
     """
 
     def loss_and_grads(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple:
         def loss_of(params: Any) -> tuple:
+            if freeze:
+                frozen = tree.matching(params, freeze, "optim.freeze")
+                params = jax.tree.map(
+                    lambda p, stays: jax.lax.stop_gradient(p) if stays else p, params, frozen
+                )
             out, changed = model.apply(
                 {"params": params, "batch_stats": stats},
                 task.inputs(batch),

@@ -21,7 +21,7 @@ from cnn.finetune import load_into
 from cnn.mesh import lockstep
 from cnn.plan import Plan, make_plan
 from cnn.recalibrate import recalibrated
-from cnn.result import finish, score_text, timing_text
+from cnn.result import finish, leave, score_text, timing_text
 from cnn.state import TrainState
 from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
 from cnn.timing import Clock, Profiler, use_compile_cache
@@ -167,9 +167,9 @@ class Run:
         summary = finish(plan, self.evaluator, scored, self.folder, self.step, self.best)
         print(score_text(summary))
         summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
-        self.folder.write_summary(summary)
+        leave(self.folder, summary)
         print(timing_text(summary["timing"]))
-        print(f"summary and pictures: {self.folder.path}")
+        print(f"summary, pictures and report.html: {self.folder.path}")
 
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""

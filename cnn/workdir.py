@@ -3,6 +3,7 @@
     config.json        the resolved config           checkpoints/   best and last states
     metrics.jsonl      one line per logged value      figures/       PNG
     summary.json       the result                     tensorboard/   events, when tensorboardX is there
+    report.html        the same to look at
 """
 
 import contextlib
@@ -88,7 +89,7 @@ class Workdir:
                     f"{self._config} is damaged ({error}); delete that file to go on with this config, "
                     "or use another --workdir"
                 ) from error
-            old, new = _flat(old), _flat(configs.from_json(configs.to_json(config)).to_dict())
+            old, new = flat(old), flat(configs.from_json(configs.to_json(config)).to_dict())
             changed = [
                 f"{k}: {old.get(k)} -> {new.get(k)}"
                 for k in sorted(old.keys() | new.keys())
@@ -129,11 +130,12 @@ def write_text(path: Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
+def flat(groups: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one dict with dotted names."""
+    fields = {}
+    for key, value in groups.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            fields |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            fields[prefix + key] = value
+    return fields

@@ -58,7 +58,7 @@ def test_version(capsys):
     ("argv", "said"),
     [
         (["trian"], "Did you mean 'train'?"),
-        (["xyzzy"], "Valid: data, doctor"),
+        (["xyzzy"], "Valid: convert, data, doctor"),
         (["--versoin"], "did you mean 'cnn --version'?"),
         (["--config=x"], "options come after the verb"),
         (["list", "modles"], "Did you mean 'models'?"),
@@ -136,7 +136,9 @@ def test_a_reader_that_leaves_is_no_error():
     assert done.stdout.splitlines()[-1].removeprefix("{") in ("0", "141")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["list"], ["list", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["list"], ["list", "--help"], ["--version"], ["convert", "--help"]], ids=" ".join
+)
 def test_light_verbs_answer_in_half_a_second_without_jax(argv):
     program = (
         "import sys; from cnn import cli\n"

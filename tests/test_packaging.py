@@ -42,14 +42,17 @@ def test_every_pin_is_exact_and_names_no_host():
     assert "://" not in REQUIREMENTS and "--" not in REQUIREMENTS
 
 
-@pytest.mark.parametrize("requirement", wanted(("data", "tensorboard", "dev")), ids=str)
+@pytest.mark.parametrize("requirement", wanted(("cpu", "data", "tensorboard", "dev")), ids=str)
 def test_pins_lie_within_the_declared_bounds(requirement):
     pin = PINS[canonicalize_name(requirement.name)]
     version = str(pin.specifier).removeprefix("==")
     assert requirement.specifier.contains(version)
 
 
-@pytest.mark.parametrize("requirement", wanted(("data", "tensorboard", "dev", "tpu", "gpu")), ids=str)
+ALL = ("cpu", "data", "tensorboard", "dev", "tpu", "gpu", "preflight")
+
+
+@pytest.mark.parametrize("requirement", wanted(ALL), ids=str)
 def test_dependencies_have_lower_and_upper_bounds(requirement):
     operators = {specifier.operator for specifier in requirement.specifier}
     assert operators == {">=", "<"}
@@ -63,7 +66,7 @@ def test_no_tensorflow_and_no_torch_among_the_pins():
 def test_all_holds_every_extra_that_needs_no_accelerator():
     extras = PROJECT["project"]["optional-dependencies"]
     (line,) = extras["all"]
-    assert Requirement(line).extras == set(extras) - {"all", "tpu", "gpu"}
+    assert Requirement(line).extras == set(extras) - {"all", "tpu", "gpu", "preflight"}
 
 
 def test_version_is_the_package_s():

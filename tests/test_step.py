@@ -231,6 +231,23 @@ def test_recalibration_leaves_networks_without_batch_norm_alone():
     assert recalibrated(plan, state, 2).batch_stats == {}
 
 
+def test_below_frozen_parameters_there_is_no_backward_pass():
+    model, tx, batch = network(), optax.sgd(0.1), made_batch(16)
+    state = fresh(model, tx)
+    steps = {
+        freeze: jax.jit(make_train_step(model, TASK, tx, RATE, seed=0, freeze=freeze)).lower(state, batch).compile()
+        for freeze in ("", "(?!head/).*")
+    }
+    (free, _), (probed, aux) = (step(state, batch) for step in steps.values())
+    for name, before in tree.flatten(state.params).items():
+        wanted = tree.flatten(free.params)[name] if name.startswith("head/") else before
+        np.testing.assert_allclose(tree.flatten(probed.params)[name], wanted, rtol=1e-6, atol=1e-7, err_msg=name)
+    flops = [step.cost_analysis()["flops"] for step in steps.values()]
+    assert flops[1] < 0.5 * flops[0]  # a third is the forward pass
+    moved = jax.tree.map(jnp.subtract, free.params["head"], state.params["head"])
+    assert float(aux["grad_norm"]) == pytest.approx(10 * float(optax.tree.norm(moved)), rel=1e-3)  # of the head
+
+
 def tiny_mlp():
     c = tiny().copy_and_resolve_references()
     c.unlock()

@@ -24,6 +24,9 @@ DATASETS: dict[str, Entry] = {
     "mnist1d_shuffled": Entry(
         "cnn.data.datasets.mnist1d:mnist1d_shuffled", "MNIST-1D with its 40 steps permuted"
     ),
+    "breast_cancer": Entry(
+        "cnn.data.datasets.breast_cancer:breast_cancer", "380/189 rows of 30 columns, 2 classes"
+    ),
     "fashion_mnist": Entry(
         "cnn.data.datasets.fashion_mnist:fashion_mnist", "60000/10000 grey 28x28, 10 classes"
     ),

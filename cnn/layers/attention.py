@@ -72,7 +72,9 @@ class GlobalResponseNorm(nn.Module):
         scale = self.param("scale", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         space = tuple(range(1, x.ndim - 1))
-        norm = jnp.sqrt(jnp.square(x.astype(jnp.float32)).sum(axis=space, keepdims=True))
+        energy = jnp.square(x.astype(jnp.float32)).sum(axis=space, keepdims=True)
+        # A channel that is zero everywhere (GELU in bfloat16 makes such) has no derivative of its root: 0 instead.
+        norm = jnp.sqrt(jnp.maximum(energy, 1e-30))
         response = norm / (norm.mean(axis=-1, keepdims=True) + self.epsilon)
         y = x * response.astype(self.dtype) * over_channels(scale, x.ndim).astype(self.dtype)
         return x + y + over_channels(bias, x.ndim).astype(self.dtype)

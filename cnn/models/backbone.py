@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from cnn.errors import UserError
 from cnn.layers.drop import Dropout, check_rate
 from cnn.layers.norm import make_norm
-from cnn.layers.pool import global_avg_pool
+from cnn.layers.pool import check_pixels, global_avg_pool
 from cnn.shapes import Outputs
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -35,6 +35,23 @@ class Resolution:
             return 1, dilation
         self.stride *= stride
         return stride, dilation
+
+    def window(self, rank: int, size: int, stride: int, padding: int = 0) -> dict[str, Any]:
+        """`strides`, `dilation` and `padding` for the next pool or convolution that pads less than half its window.
+
+        Beyond the limit the padding keeps the size, with the plain network's in front: away from the far border,
+        every `stride`-th pixel of the result is a pixel of the plain network's.
+
+        Args:
+          size: of the window along each of `rank` axes.
+          padding: of the plain network.
+        """
+        kept, dilation = self.step(stride)
+        if kept == stride:
+            return {"strides": stride, "dilation": dilation, "padding": padding}
+        low = padding * dilation
+        pads = ((low, dilation * (size - 1) - low),) * rank
+        return {"strides": 1, "dilation": dilation, "padding": pads}
 
 
 class Backbone(nn.Module):
@@ -100,10 +117,13 @@ class Backbone(nn.Module):
         """Rate of each of `blocks` residual blocks."""
         return [self.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
 
+    def recomputed(self, stage: int) -> bool:
+        """Whether `remat` names this stage."""
+        return self.remat is True or (self.remat is not False and stage in self.remat)
+
     def block(self, module: type[nn.Module], stage: int) -> type[nn.Module]:
         """`module`, called `(x, train)`, recomputed in the backward pass where `remat` says so."""
-        chosen = self.remat is True or (self.remat is not False and stage in self.remat)
-        return nn.remat(module, static_argnums=(2,)) if chosen else module
+        return nn.remat(module, static_argnums=(2,)) if self.recomputed(stage) else module
 
     def classify(
         self,
@@ -112,7 +132,12 @@ class Backbone(nn.Module):
         train: bool,
         kernel_init: Callable[..., Array] = HEAD_INIT,
     ) -> Outputs:
-        """Adds `pre_logits` (the mean over space) and, with classes, `logits` from the dense layer `head`."""
+        """Adds `pre_logits` (the mean over space) and, with classes, `logits` from the dense layer `head`.
+
+        Raises:
+          UserError: no pixel is left to take the mean of.
+        """
+        check_pixels(x)
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
         if self.num_classes:
             y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)

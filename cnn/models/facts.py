@@ -71,9 +71,9 @@ def _of(equation: Any) -> int:
     if name == "dot_general":
         contracted = equation.params["dimension_numbers"][0][0]
         return out.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-    if "conv_general" in name:
-        kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
-        return out.size * kernel.size // kernel.shape[numbers.rhs_spec[0]]
+    if name == "cnn_conv":  # cnn.layers.lowering; the kernel is [*window, i / groups, o]
+        kernel = equation.invars[1].aval
+        return out.size * kernel.size // kernel.shape[-1]
     return 0
 
 

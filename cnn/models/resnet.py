@@ -1,196 +1,194 @@
 """ResNet (He et al. 2015, arXiv 1512.03385), the v1.5 of today: the 3x3 convolution of a bottleneck strides.
 
-One family for 1-D, 2-D and 3-D inputs. Zero initialisation of each block's last scale and the batch size
-rules around it are from Goyal et al. 2017 (arXiv 1706.02677). Layer order, padding and parameter counts are
-those of torchvision, so that its weights fit.
+One family for 1-D, 2-D and 3-D inputs, with what later papers changed as options: the deep stem and pooled
+shortcut of ResNet-D (He et al. 2018, arXiv 1812.01187), cardinality (ResNeXt, Xie et al. 2016, arXiv
+1611.05431), width (Zagoruyko & Komodakis 2016, arXiv 1605.07146), SE and ECA attention. Zero initialisation of
+each block's last scale is from Goyal et al. 2017 (arXiv 1706.02677). Layer order, padding and parameter counts
+are those of torchvision and timm, so that their weights fit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn.errors import unknown
-from cnn.layers.conv import Conv
-from cnn.layers.drop import Dropout, StochasticDepth, check_rate
-from cnn.layers.norm import make_norm
-from cnn.layers.pool import global_avg_pool, max_pool
+from cnn.errors import UserError, unknown
+from cnn.layers.blocks import Stage
+from cnn.layers.residual import ATTENTION, EXPANSION, SHORTCUTS, STEMS, ResNetBlock, ResNetStem
+from cnn.models.backbone import Backbone, Resolution
 from cnn.shapes import Outputs
 
-# name: (window, stride, whether a 3x3 max pool of stride 2 follows)
-STEMS = {"imagenet": (7, 2, True), "cifar": (3, 1, False), "strided": (3, 2, False)}
 
-
-class ResNetBlock(nn.Module):
-    """Two 3x3 convolutions (basic), or 1x1 - 3x3 - 1x1 with four times the channels (bottleneck)."""
-
-    width: int
-    strides: int
-    bottleneck: bool
-    norm: Callable[..., nn.Module]
-    zero_init: bool
-    drop_path: float
-    dtype: Any
-
-    # `train` is positional because `nn.remat` marks static arguments by position.
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        conv = partial(Conv, dtype=self.dtype)
-        last_scale = nn.initializers.zeros if self.zero_init else nn.initializers.ones
-        shortcut = x
-        if self.bottleneck:
-            features = 4 * self.width
-            y = nn.relu(self.norm(name="bn1")(conv(self.width, 1, name="conv1")(x), train=train))
-            y = conv(self.width, 3, self.strides, name="conv2")(y)
-            y = nn.relu(self.norm(name="bn2")(y, train=train))
-            y = conv(features, 1, name="conv3")(y)
-            y = self.norm(name="bn3", scale_init=last_scale)(y, train=train)
-        else:
-            features = self.width
-            y = conv(features, 3, self.strides, name="conv1")(x)
-            y = nn.relu(self.norm(name="bn1")(y, train=train))
-            y = conv(features, 3, name="conv2")(y)
-            y = self.norm(name="bn2", scale_init=last_scale)(y, train=train)
-        if shortcut.shape != y.shape:
-            shortcut = conv(features, 1, self.strides, name="proj")(x)
-            shortcut = self.norm(name="proj_bn")(shortcut, train=train)
-        y = StochasticDepth(self.drop_path, name="drop_path")(y, train=train)
-        return nn.relu(y + shortcut)
-
-
-class ResNetStage(nn.Module):
-    """Blocks at one resolution; the first one strides. Attributes as in `ResNet`, `drop_path` per block."""
-
-    blocks: int
-    width: int
-    strides: int
-    bottleneck: bool
-    norm: Callable[..., nn.Module]
-    zero_init: bool
-    drop_path: Sequence[float]
-    remat: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        block = nn.remat(ResNetBlock, static_argnums=(2,)) if self.remat else ResNetBlock
-        for index in range(self.blocks):
-            x = block(
-                width=self.width,
-                strides=self.strides if index == 0 else 1,
-                bottleneck=self.bottleneck,
-                norm=self.norm,
-                zero_init=self.zero_init,
-                drop_path=self.drop_path[index],
-                dtype=self.dtype,
-                name=f"block{index + 1}",
-            )(x, train)
-        return x
-
-
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """The family.
 
     Attributes:
-      num_classes: 0 leaves the head away.
-      stage_sizes: blocks per stage; the channels double from stage to stage.
-      width: channels of the first stage (before the bottleneck's factor 4).
-      stem: 'imagenet' (7x7 stride 2, then 3x3 max pool stride 2), 'cifar' (3x3) or 'strided' (3x3 stride 2).
-      norm: 'batch' or 'group'; `bn` is BatchNorm's mode: 'global', 'group:K' or 'frozen'.
+      stage_sizes: blocks per stage.
+      width: channels of the first stage (before the bottleneck's factor 4), which double from stage to stage;
+        or those of every stage.
+      bottleneck: the kind of block, one for all stages or one for each.
+      stem: 'imagenet' (7x7 stride 2, then 3x3 max pool stride 2), 'deep' (three 3x3 in place of the 7x7),
+        'tiered' (timm's "-t": the first of them with three eighths of the channels), 'caffe' (as 'imagenet',
+        but the pool pads the end only), 'bit' (the pool pads zeros), 'strided' (3x3 stride 2) or 'cifar' (3x3).
+      stem_width: channels of the stem, 0 for those of the first stage.
+      shortcut: where a block strides, 'conv1x1' with stride, 'avg_pool' before a 1x1 (ResNet-D) or 'conv3x3'.
+      cardinality, base_width: groups of a bottleneck's 3x3, and their channels where `width` is 64.
+      reduce_first: divides the channels of a bottleneck's first 1x1 (2 in SENet-154).
+      stride_first: a bottleneck strides in its first 1x1, as the paper's own code did.
+      attention: 'none', 'se' or 'eca', at the end of each residual branch.
       zero_init: start every block as the identity.
-      drop_path: stochastic depth of the last block, growing linearly from 0.
-      dropout: before the head.
-      remat: recompute each block in the backward pass: less memory, about a third more time.
-      dtype: compute type; parameters, statistics and logits stay float32.
     """
 
-    num_classes: int = 0
     stage_sizes: Sequence[int] = (2, 2, 2, 2)
-    width: int = 64
-    bottleneck: bool = False
+    width: int | Sequence[int] = 64
+    bottleneck: bool | Sequence[bool] = False
     stem: str = "imagenet"
-    norm: str = "batch"
-    bn: str = "global"
+    stem_width: int = 0
+    shortcut: str = "conv1x1"
+    cardinality: int = 1
+    base_width: int = 64
+    reduce_first: int = 1
+    stride_first: bool = False
+    attention: str = "none"
     zero_init: bool = True
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    remat: bool = False
-    dtype: Any = jnp.float32
+
+    TINY: ClassVar = {
+        "stage_sizes": (1, 2, 1),
+        "width": (8, 4, 4),
+        "bottleneck": (False, True, True),
+        "stem": "tiered",
+        "shortcut": "avg_pool",
+        "cardinality": 2,
+        "base_width": 32,
+        "attention": "se",
+    }
 
     def __post_init__(self) -> None:
-        if self.stem not in STEMS:
-            raise unknown("stem", self.stem, STEMS)
-        make_norm(self.norm, self.bn, self.dtype)
-        check_rate("drop_path", self.drop_path)
-        check_rate("dropout", self.dropout)
+        choices = (("stem", STEMS), ("shortcut", SHORTCUTS), ("attention", ATTENTION))
+        for option, valid in choices:
+            if getattr(self, option) not in valid:
+                raise unknown(option, getattr(self, option), valid)
+        for option in ("width", "bottleneck"):
+            value = getattr(self, option)
+            if isinstance(value, Sequence) and len(value) != len(self.stage_sizes):
+                raise UserError(f"{option} {tuple(value)} is not for {len(self.stage_sizes)} stages")
+        if (self.cardinality, self.base_width) != (1, 64) and not any(self.bottlenecks):
+            raise UserError("cardinality and base_width need blocks with bottleneck=True")
         super().__post_init__()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage before the bottleneck's factor."""
+        if isinstance(self.width, int):
+            return tuple(self.width * 2**stage for stage in range(len(self.stage_sizes)))
+        return tuple(self.width)
+
+    @property
+    def bottlenecks(self) -> tuple[bool, ...]:
+        """The kind of block of each stage."""
+        if isinstance(self.bottleneck, bool):
+            return (self.bottleneck,) * len(self.stage_sizes)
+        return tuple(self.bottleneck)
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """Input pixels per feature pixel, one number per stage."""
-        _, stride, pooled = STEMS[self.stem]
-        first = stride * (2 if pooled else 1)
-        return tuple(first * 2**stage for stage in range(len(self.stage_sizes)))
+        return self.limited([STEMS[self.stem].stride * 2**stage for stage in range(len(self.stage_sizes))])
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels, one number per stage."""
-        factor = 4 if self.bottleneck else 1
-        return tuple(factor * self.width * 2**stage for stage in range(len(self.stage_sizes)))
+        factors = (EXPANSION if bottleneck else 1 for bottleneck in self.bottlenecks)
+        return tuple(width * factor for width, factor in zip(self.widths, factors, strict=True))
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
-        norm = make_norm(self.norm, self.bn, self.dtype)
-        x = ResNetStem(self.width, self.stem, norm, self.dtype, name="stem")(x, train)
+        norm = self.make_norm()
+        x = ResNetStem(self.stem_width or self.widths[0], self.stem, norm, self.dtype, name="stem")(x, train)
+        out = self.stages(x, train, ResNetBlock, norm=norm)
+        return self.classify(out, out[f"stage{len(out)}"], train)
+
+    def stages(self, x: Float[Array, "b *space c"], train: bool, block: type[nn.Module], **layers: Any) -> Outputs:
+        """The features of all stages, made of `block`; `layers` are its `norm` and `conv`."""
+        options = ("cardinality", "base_width", "reduce_first", "stride_first", "shortcut", "attention", "zero_init")
+        common = {option: getattr(self, option) for option in options} | {"dtype": self.dtype} | layers
+        resolution = Resolution(self.output_stride)
+        resolution.step(STEMS[self.stem].stride)
+        rates = iter(self.drop_path_rates(sum(self.stage_sizes)))
         out: Outputs = {}
-        total, done = sum(self.stage_sizes), 0
-        for stage, blocks in enumerate(self.stage_sizes):
-            rates = [self.drop_path * (done + block) / max(total - 1, 1) for block in range(blocks)]
-            x = ResNetStage(
-                blocks=blocks,
-                width=self.width * 2**stage,
-                strides=1 if stage == 0 else 2,
-                bottleneck=self.bottleneck,
-                norm=norm,
-                zero_init=self.zero_init,
-                drop_path=rates,
-                remat=self.remat,
-                dtype=self.dtype,
-                name=f"stage{stage + 1}",
-            )(x, train)
-            out[f"stage{stage + 1}"] = x
-            done += blocks
-        out["pre_logits"] = global_avg_pool(x)
-        if self.num_classes:
-            y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)
-            init = nn.initializers.normal(0.01)
-            out["logits"] = nn.Dense(self.num_classes, kernel_init=init, name="head")(y)
+        for stage, size in enumerate(self.stage_sizes, start=1):
+            blocks = []
+            for index in range(size):
+                plain = 2 if stage > 1 and index == 0 else 1
+                strides, dilation = resolution.step(plain)
+                blocks.append(
+                    partial(
+                        self.block(block, stage),
+                        width=self.widths[stage - 1],
+                        bottleneck=self.bottlenecks[stage - 1],
+                        shrinks=plain > 1,
+                        strides=strides,
+                        dilations=(dilation, resolution.dilation),
+                        drop_path=next(rates),
+                        **common,
+                    )
+                )
+            x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
         return out
 
 
-class ResNetStem(nn.Module):
-    """What is in front of the first stage; `kind` is one of STEMS."""
+D = {"stem": "deep", "shortcut": "avg_pool"}  # as in timm's names: resnet50d, resnet50t
+T = {"stem": "tiered", "shortcut": "avg_pool"}
+SE, ECA = {"attention": "se"}, {"attention": "eca"}
 
-    width: int
-    kind: str
-    norm: Callable[..., nn.Module]
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> Float[Array, "b *out o"]:
-        window, strides, pooled = STEMS[self.kind]
-        x = Conv(self.width, window, strides, dtype=self.dtype, name="conv1")(x)
-        x = nn.relu(self.norm(name="bn1")(x, train=train))
-        return max_pool(x, 3, 2, padding=1) if pooled else x
-
-
+resnet10t = partial(ResNet, stage_sizes=(1, 1, 1, 1), **T)
 resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2))
+resnet18d = partial(resnet18, **D)
 resnet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3))
+resnet34d = partial(resnet34, **D)
+resnet14t = partial(ResNet, stage_sizes=(1, 1, 1, 1), bottleneck=True, **T)
+resnet26 = partial(ResNet, stage_sizes=(2, 2, 2, 2), bottleneck=True)
+resnet26d = partial(resnet26, **D)
+resnet26t = partial(resnet26, **T)
 resnet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True)
+resnet50c = partial(resnet50, stem="deep")
+resnet50d = partial(resnet50, **D)
+resnet50s = partial(resnet50, stem="deep", stem_width=128)
+resnet50t = partial(resnet50, **T)
+resnet50_gn = partial(resnet50, norm="group")
 resnet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), bottleneck=True)
+resnet101d = partial(resnet101, **D)
 resnet152 = partial(ResNet, stage_sizes=(3, 8, 36, 3), bottleneck=True)
-resnet18_cifar = partial(ResNet, stage_sizes=(2, 2, 2, 2), stem="cifar")
+resnet152d = partial(resnet152, **D)
+resnet200 = partial(ResNet, stage_sizes=(3, 24, 36, 3), bottleneck=True)
+resnet200d = partial(resnet200, **D)
+resnext50_32x4d = partial(resnet50, cardinality=32, base_width=4)
+resnext50d_32x4d = partial(resnext50_32x4d, **D)
+resnext101_32x4d = partial(resnet101, cardinality=32, base_width=4)
+resnext101_32x8d = partial(resnet101, cardinality=32, base_width=8)
+resnext101_64x4d = partial(resnet101, cardinality=64, base_width=4)
+wide_resnet50_2 = partial(resnet50, base_width=128)
+wide_resnet101_2 = partial(resnet101, base_width=128)
+seresnet18 = partial(resnet18, **SE)
+seresnet34 = partial(resnet34, **SE)
+seresnet50 = partial(resnet50, **SE)
+seresnet101 = partial(resnet101, **SE)
+seresnet152 = partial(resnet152, **SE)
+seresnext50_32x4d = partial(resnext50_32x4d, **SE)
+seresnext101_32x4d = partial(resnext101_32x4d, **SE)
+legacy_seresnet50 = partial(seresnet50, stem="caffe", stride_first=True)
+legacy_seresnet101 = partial(seresnet101, stem="caffe", stride_first=True)
+legacy_seresnet152 = partial(seresnet152, stem="caffe", stride_first=True)
+senet154 = partial(
+    seresnet152, stem="deep", stem_width=128, shortcut="conv3x3", cardinality=64, base_width=4, reduce_first=2
+)
+ecaresnet50d = partial(resnet50d, **ECA)
+ecaresnet50t = partial(resnet50t, **ECA)
+ecaresnet101d = partial(resnet101d, **ECA)
+test_resnet = partial(
+    ResNet, stage_sizes=(1, 1, 1, 1), width=(32, 48, 48, 96), bottleneck=(False, False, True, False), **D
+)
+resnet18_cifar = partial(resnet18, stem="cifar")
 resnet_small = partial(ResNet, stage_sizes=(1, 1, 1), width=16, stem="cifar")

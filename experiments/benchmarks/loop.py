@@ -1,6 +1,6 @@
 """What the trainer costs beside its jitted step: the loop and the bare step, interleaved in one process.
 
-    python experiments/benchmarks/loop.py [CONFIG ...] [--bursts=10] [--seconds=2]
+    python -m experiments.benchmarks.loop [CONFIG ...] [--bursts=10] [--seconds=2]
 
 A burst of the loop draws batches from the real pipeline, moves them to the device, keeps two steps in
 flight and fetches the losses, as cnn/train.py does. A bare burst calls the jitted step on one batch.

@@ -21,10 +21,11 @@ def uniform(name: str, count: int) -> np.ndarray:
     return (z >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
 
 
-def tensor(name: str, shape: Sequence[int]) -> np.ndarray:
+def tensor(name: str, shape: Sequence[int], damp: float = 1.0) -> np.ndarray:
     """The float32 tensor of PyTorch's name and layout: kernels [o, i, ...] of gain sqrt 2, dense ones of gain 1.
 
-    Vectors: `running_var` in [0.5, 1.5), biases and running means in [-0.1, 0.1), all others in [0.9, 1.1).
+    Vectors: `running_var` in [0.5, 1.5), biases and running means in [-0.1, 0.1), all others, which are the scales
+    of normalisations, in [0.9, 1.1) times `damp`.
     """
     values = uniform(name, math.prod(shape)).reshape(tuple(shape))
     leaf = name.rpartition(".")[2]
@@ -33,7 +34,7 @@ def tensor(name: str, shape: Sequence[int]) -> np.ndarray:
     elif leaf in ("bias", "running_mean"):
         values = values / 10
     elif sum(size > 1 for size in shape) < 2 and len(shape) < 3:
-        values = 1 + values / 10
+        values = damp * (1 + values / 10)
     else:
         gain = 6 if len(shape) > 2 else 3
         values = values * math.sqrt(gain / max(math.prod(shape[1:]), 1))

@@ -20,7 +20,7 @@ from experiments.parity.rows import ROWS, Row
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "models" / "parity"
 
 
-def _declare_operators_of_torchvision() -> None:
+def declare_operators_of_torchvision() -> None:
     """A CPU build of PyTorch beside torchvision's wheel lacks its compiled operators, which no classifier uses."""
     import torch
 
@@ -41,11 +41,10 @@ def build(row: Row):
     else:
         models = importlib.import_module("torchvision.models")
         module = models.get_model(row.foreign, weights=None, **row.options)
-    state = {
-        key: torch.from_numpy(formula.tensor(key, value.shape)) if value.is_floating_point() else value
-        for key, value in module.state_dict().items()
-    }
-    module.load_state_dict(state)
+    state = module.state_dict()  # shares memory with the module; torchvision's MNASNet loads no plain dict
+    for key, value in state.items():
+        if value.is_floating_point():
+            value.copy_(torch.from_numpy(formula.tensor(key, value.shape, row.damp)))
     return module.eval(), state
 
 
@@ -67,7 +66,8 @@ def store(name: str, row: Row) -> None:
                 if key.endswith(("running_mean", "running_var"))
             }
     layout = [[key, list(value.shape)] for key, value in state.items() if value.is_floating_point()]
-    found["layout"] = np.array(json.dumps({"library": row.library, "model": row.model, "state": layout}))
+    described = {"library": row.library, "model": row.model, "options": row.ours, "damp": row.damp}
+    found["layout"] = np.array(json.dumps(described | {"state": layout}))
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / f"{name}.npz", **found)
     print(f"{name}: logits {logits.std():.3g} +- {logits.mean():.3g}, {len(layout)} tensors", flush=True)
@@ -75,7 +75,7 @@ def store(name: str, row: Row) -> None:
 
 def main(names: list[str]) -> None:
     """The command line."""
-    _declare_operators_of_torchvision()
+    declare_operators_of_torchvision()
     for name, row in ROWS.items():
         if not names or name in names:
             store(name, row)

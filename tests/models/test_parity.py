@@ -28,9 +28,11 @@ def network(name: str):
         stored = dict(file)
     layout = json.loads(str(stored["layout"]))
     image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
-    model = build_model(layout["model"], {"num_classes": len(stored["logits"])})
+    options = {"num_classes": len(stored["logits"])} | layout.get("options", {})
+    model = build_model(layout["model"], options)
     like = abstract_variables(model, lambda: jnp.asarray(image))
-    state = {key: formula.tensor(key, shape) for key, shape in layout["state"]}
+    damp = layout.get("damp", 1.0)
+    state = {key: formula.tensor(key, shape, damp) for key, shape in layout["state"]}
     variables = convert_state(layout["model"], layout["library"], state, like)
     return stored, layout, model, variables, image
 

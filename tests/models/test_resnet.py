@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
+from cnn.layers.residual import STEMS
 from cnn.models import build_model
 from cnn.models.resnet import ResNet
 from cnn.models.wide_resnet import WideResNet
@@ -27,10 +28,13 @@ def init(model, x):
     return jax.jit(functools.partial(model.init, train=False))(key, x)
 
 
-@pytest.mark.parametrize("stem", ["imagenet", "cifar", "strided"])
+@pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_every_rank(rank, stem):
-    model = ResNet(**TINY, stem=stem)
+    """Also the kinds of shortcut and attention that the sweep's small copy is without."""
+    options = {"bottleneck": True, "cardinality": 2, "base_width": 32, "attention": "eca"}
+    shortcut = "conv3x3" if stem == "deep" else "avg_pool"
+    model = ResNet(**TINY, **options, stem=stem, shortcut=shortcut)
     out, _ = outputs(model, (2, *(16,) * rank, 2))
     for stage, (stride, channels) in enumerate(
         zip(model.feature_strides, model.feature_channels, strict=True)
@@ -102,7 +106,12 @@ def test_drop_path_and_dropout_act_in_training_only():
     [
         ("resnet18", {"stem": "cifr"}, "unknown stem 'cifr'"),
         ("resnet18", {"bn": "local"}, "bn 'local'"),
-        ("resnet18", {"norm": "layer"}, "norm 'layer'"),
+        ("resnet18", {"norm": "layers"}, "norm 'layers'"),
+        ("resnet18", {"shortcut": "conv"}, "unknown shortcut 'conv'"),
+        ("resnet18", {"attention": "sea"}, "unknown attention 'sea'"),
+        ("resnet18", {"width": (64, 128)}, "width .* is not for 4 stages"),
+        ("resnet18", {"cardinality": 32}, "bottleneck=True"),
+        ("resnet18", {"output_stride": 4}, "output_stride 4"),
         ("resnet18", {"drop_path": 1.5}, "drop_path is 1.5"),
         ("wrn_28_10", {"depth": 27}, "depth 27"),
         ("mlp", {"initializer": "xavier"}, "initializer 'xavier'"),

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.support import torch_files
+
 CONFIG = """
 from ml_collections import ConfigDict
 from cnn import config
@@ -76,6 +78,15 @@ def own(name: str, old: str, new: str, said: str) -> Case:
 
 def folder(name: str, said: str, setup: Callable[[Place], None], *overrides: str) -> Case:
     return train(name, *FOLDER, *(overrides or RESIZED), said=said, setup=setup)
+
+
+def convert(name: str, flag: str, said: str) -> Case:
+    """Something wrong besides the file."""
+    argv = f"convert {{here}}/x.pth --model=resnet18 --out={{here}}/out {flag}"
+    return Case(name, argv, said, write("x.pth", torch_files.zip_file(WEIGHTS)))
+
+
+WEIGHTS = torch_files.state_dict({"w": np.ones(3, np.float32)})
 
 
 def damage(place: Place) -> None:
@@ -261,6 +272,47 @@ CASES = [
         "config.json is damaged",
         lambda p: (p.copy_run() / "config.json").write_text("{"),
     ),
+    # Weights from elsewhere
+    Case("convert nothing", "convert {here}/no.pth --model=resnet18", "no.pth' does not exist; give a .pth"),
+    Case("convert a folder", "convert {here} --model=resnet18", "is not a file"),
+    Case("convert without a model", "convert {config}", "required: --model"),
+    Case("convert to an unknown model", "convert {config} --model=resnet81", "Did you mean 'resnet18'"),
+    Case("convert text", "convert {config} --model=resnet18", "is refused: it is no PyTorch, safetensors or npz"),
+    Case("convert a pickle", "convert {here}/x.pth --model=resnet18", "is refused", write("x.pth", pickle.dumps({}))),
+    Case(
+        "convert a payload",
+        "convert {here}/x.pth --model=resnet18",
+        "wants to import 'os.system'.* nothing was executed",
+        write("x.pth", torch_files.zip_file(torch_files.call("os", "system", "false"))),
+    ),
+    Case(
+        "convert a truncated file",
+        "convert {here}/x.pth --model=resnet18",
+        "truncated",
+        write("x.pth", torch_files.zip_file(WEIGHTS)[:-9]),
+    ),
+    Case(
+        "convert another network's file",
+        "convert {here}/x.pth --model=resnet18",
+        "layout 'torchvision' of resnet18: the table has no rule for 'w'",
+        write("x.pth", torch_files.zip_file(WEIGHTS)),
+    ),
+    convert("convert with an unknown layout", "--layout=keras", "unknown layout of resnet18 'keras'"),
+    convert("convert with an option without a value", "--option=padding", "'padding' must be NAME=VALUE"),
+    convert("convert with an unknown option", "--option=pading=1", "unknown option of model 'resnet18' 'pading'"),
+    convert("convert with a mean of text", "--mean=grey", "--mean 'grey' must be numbers"),
+    convert("convert with another method", "--method=nearest", "method must be one of area, bilinear, bicubic"),
+    convert("convert with an unknown data set", "--dataset=digit", "unknown dataset 'digit'"),
+    convert("convert with missing classes", "--classes={here}/no.txt", "no.txt' cannot be read: No such file"),
+    convert("convert with activations of nothing", "--activations={here}/no.npz", "no.npz' does not exist"),
+    Case("convert for series", "convert {here}/x.pth --model=mnist1d_cnn", "makes networks for pictures"),
+    Case("fine-tune from an unknown network", TRAIN + " --config.init_from=pretrained:efficientnet_lite9",
+         "unknown pretrained network 'efficientnet_lite9'. Did you mean 'efficientnet_lite"),
+    Case("predict with a model alone", "predict --model=efficientnet_lite0 {config}", "give --workdir=RUN, or --model"),
+    Case("predict pretrained without a model", "predict --pretrained {config}", "give --workdir=RUN, or --model"),
+    Case("predict with both", "predict --workdir={run} --model=resnet18 --pretrained x", "give --workdir=RUN, or"),
+    Case("predict with what has no weights", "predict --model=resnet18 --pretrained x",
+         "unknown pretrained network 'resnet18'"),
     # Workdirs
     Case("workdir is a file", "train --config={config} --workdir={config}", "cannot be written"),
     Case("workdir below a file", "train --config={config} --workdir={config}/w", "Not a directory; use another"),

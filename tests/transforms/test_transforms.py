@@ -8,14 +8,19 @@ from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
-from cnn.transforms.image import Channels, RandomResizedCrop, as_channels
+from cnn.transforms.image import Channels, RandomResizedCrop, as_channels, resized
 from cnn.transforms.randaugment import OPERATIONS, RandAugment
 
 B = 6
 # Options to sweep, and the shape that an image of 12x10 (or a series of 16 steps) then has.
 CASES = {
     "channels": [({"count": 3}, (12, 10, 3)), ({"count": 1}, (12, 10, 1))],
-    "resize_short": [({"size": 5}, (6, 5)), ({"size": 20}, (24, 20))],
+    "resize_short": [
+        ({"size": 5}, (6, 5)),
+        ({"size": 20}, (24, 20)),
+        ({"size": 5, "method": "bicubic"}, (6, 5)),
+        ({"size": 20, "method": "bilinear"}, (24, 20)),
+    ],
     "resize": [({"size": 7}, (7, 7)), ({"size": (4, 30)}, (4, 30))],
     "center_crop": [({"size": 7}, (7, 7)), ({"size": (12, 10)}, (12, 10))],
     "random_resized_crop": [({"size": 8}, (8, 8)), ({"size": 8, "area": (0.5, 0.6), "aspect": (1, 1)}, (8, 8))],
@@ -213,3 +218,19 @@ def test_randaugment_operations_change_gradually(operation):
 def test_randaugment_refuses_other_channels():
     with pytest.raises(UserError, match="2 channels"):
         RandAugment()({"image": np.zeros((4, 4, 2), np.uint8)}, Draws(0, np.array([0])))
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_published_ways_of_resizing_are_pillow_s(method):
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    found = resized(image, 16, 24, method)
+    wanted = Image.fromarray(image).resize((24, 16), getattr(Image.Resampling, method.upper()))
+    np.testing.assert_array_equal(found, np.asarray(wanted))
+    assert resized(image[..., :1], 16, 24, method).shape == (16, 24, 1)
+
+
+def test_an_unknown_way_of_resizing():
+    with pytest.raises(UserError, match="method must be one of area, bilinear, bicubic, got 'nearest'"):
+        build_transforms({"resize_short": {"size": 8, "method": "nearest"}})

@@ -1,0 +1,1 @@
+"""Weights from elsewhere: foreign checkpoint files -> our variables, with a layer diff."""

@@ -1,0 +1,123 @@
+"""`cnn inspect`: looks inside a trained network on an input of yours.
+
+    cnn inspect --workdir=runs/mine photo.jpg --out=inside
+    cnn inspect --workdir=runs/mine photo.jpg --data=photos/ --layers='stage[12]$'
+
+Writes PNG files and one page, index.html, that tells the story of the layers on that input: filters, feature maps,
+what excites a channel, Grad-CAM, occlusion, receptive fields, dead units, equivariance.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn import flags
+from cnn.errors import UserError
+from cnn.inspect import story
+from cnn.inspect.attribution import effective_size
+from cnn.inspect.findings import Findings, look
+from cnn.inspect.network import Network
+from cnn.predict import IMAGES, SERIES, Predictor, add_network, chosen, files
+from cnn.workdir import to_json
+
+
+def inspect(
+    predictor: Predictor, path: Any, name: str, layers: str = "", examples: tuple[Any, ...] = ()
+) -> Findings:
+    """Everything that is measured of one input (a file or an array).
+
+    Args:
+      layers: regex over the names of layers; '' for the network's stages.
+      examples: more inputs, for statistics and the patches that excite a channel.
+    """
+    key, task = predictor.card["input"], predictor.built.task
+    raw = predictor.example(path)[key]
+    more = [predictor.example(one)[key] for one in examples]
+    if any(one.shape != raw.shape for one in more):
+        other = next(one.shape for one in more if one.shape != raw.shape)
+        raise UserError(f"--data: an input of shape {other} beside {raw.shape}: all must have one shape")
+    variables = jax.device_put(jax.device_get(predictor.variables), jax.local_devices()[0])
+    network = Network(predictor.built.model, variables)
+    to_network = jax.jit(lambda batch: task.inputs({key: batch}))
+    return look(name, predictor.card, network, raw, to_network, layers, more)
+
+
+def as_json(f: Findings) -> dict[str, Any]:
+    """The numbers."""
+    layers = [
+        {
+            "name": a.name,
+            "kind": a.kind,
+            "shape": a.shape,
+            "parameters": a.params,
+            "receptive_field": a.field,  # null: all of the input
+            "effective_field": effective_size(f.effective[a.name]) if a.name in f.effective else None,
+            "strides": a.strides if a.spatial else None,
+            "activity": f.activity[a.name]._asdict(),
+            "equivariance": f.equivariance[a.name]._asdict() if a.name in f.equivariance else None,
+        }
+        for a in f.trace.layers.values()
+    ]
+    found: dict[str, Any] = {"input": f.name, "parameters": f.network.parameters(), "examples": f.batch}
+    if f.target is not None:
+        found["class"] = f.classes[f.target] if f.classes else f.target
+        found["probability"] = float(f.probs[f.target])
+        found["largest_fall_by_occlusion"] = float(f.occluded.max())
+    return found | {"layers": layers}
+
+
+def main(argv: list[str]) -> int:
+    """The command line."""
+    parser = flags.Parser("inspect", __doc__)
+    parser.add_argument("path", metavar="FILE", help="an image, a series (.npy, .csv) or a volume (.npy)")
+    add_network(parser)
+    parser.add_argument("--out", default="", metavar="DIR", help="default: inspect/NAME in the workdir")
+    parser.add_argument("--layers", default="", metavar="REGEX", help="which layers; default: the stages")
+    parser.add_argument("--data", default="", metavar="DIR", help="more inputs: files, for statistics and patches")
+    parser.add_argument("--examples", type=int, default=64, help="at most so many of them (default 64)")
+    parser.add_argument("--slice", type=int, default=-1, help="of a volume, along its first axis; default: the middle")
+    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
+    args, _ = parser.parse(argv)
+    if args.examples < 1:
+        raise UserError(f"--examples={args.examples} must be positive")
+    if not Path(args.path).is_file():
+        raise UserError(f"'{args.path}' is no file; give one image, series or volume")
+    predictor = chosen(args)
+    suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
+    more = tuple(files([args.data], suffixes))[: args.examples] if args.data else ()
+    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more)
+    at = _slice(args.slice, found.raw.shape)
+    folder = Path(args.out) if args.out else Path(args.workdir) / "inspect" / Path(args.path).stem
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out '{folder}' cannot be made: {error.strerror}; choose another folder") from error
+    page, pictures = story.write(found, folder, at)
+    if args.json:
+        print(to_json(json.loads(json.dumps(as_json(found) | {"page": str(page), "pictures": pictures}, default=_plain))))
+    else:
+        print(f"{page} ({page.stat().st_size / 1e6:.1f} MB, opens without a network) and {len(pictures)} PNG files")
+    return 0
+
+
+def _slice(index: int, shape: tuple[int, ...]) -> float:
+    """Where a volume is cut, in [0, 1).
+
+    Raises:
+      UserError: `index` is for something else than a volume, or outside it.
+    """
+    if index == -1:
+        return 0.5
+    if len(shape) != 4:
+        raise UserError(f"--slice is for volumes; this input has shape {shape}")
+    if not 0 <= index < shape[0]:
+        raise UserError(f"--slice={index} is outside 0..{shape[0] - 1}")
+    return (index + 0.5) / shape[0]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else math.nan

@@ -1,0 +1,359 @@
+// oneDNN's convolutions behind the XLA FFI: forward, input gradient and kernel gradient, 1-D to 3-D, float32.
+//
+// Arrays are dense and channels last (kernels: window, in, out). The rows of a batch are shared out over
+// XLA's own threads in `threads` equal parts, and oneDNN runs each part on one thread. OpenMP's own teams
+// would be one more pool per calling thread: they spin against XLA's threads, and eight simulated devices
+// would start eight of them. It also fixes the order of every sum: results depend on `threads` alone.
+
+#include <dnnl.hpp>
+#include <omp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using dims = memory::dims;
+using Ints = ffi::Span<const int64_t>;
+using F32 = ffi::Buffer<ffi::F32>;
+
+namespace {
+
+enum Kind : int64_t { kForward = 0, kInputGradient = 1, kKernelGradient = 2 };
+constexpr size_t kCacheEntries = 1024;  // ResNet-152 has fewer than 200 distinct ones
+constexpr size_t kPartialSums = size_t{256} << 20;  // bytes of kernel gradients held for summing
+
+dnnl::engine& Engine() {
+  static auto* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);  // outlives every thread
+  return *engine;
+}
+
+dnnl::stream& Stream() {
+  static thread_local dnnl::stream stream(Engine());
+  return stream;
+}
+
+// A block of memory per thread and purpose that only grows: fresh pages cost more than most convolutions.
+class Arena {
+ public:
+  ~Arena() { std::free(data_); }
+  float* Get(size_t bytes) {
+    if (bytes > size_) {
+      std::free(data_);
+      size_ = 0;
+      data_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+      if (data_ == nullptr) throw std::bad_alloc();
+      size_ = bytes;
+    }
+    return static_cast<float*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// oneDNN asks OpenMP for the number of threads where a primitive is made and where it runs; the setting is
+// each thread's own.
+class Threads {
+ public:
+  explicit Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(count); }
+  ~Threads() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+// Calls work(0 .. parts-1), on this thread and on whichever of the pool's come in time. It waits only for
+// parts that somebody has begun, so it cannot deadlock when every thread of the pool waits in here.
+template <typename Work>
+void Share(ffi::ThreadPool& pool, int64_t parts, const Work& work) {
+  struct State {
+    std::atomic<int64_t> next{0};
+    int64_t done = 0;
+    std::exception_ptr error;
+    std::mutex mutex;
+    std::condition_variable finished;
+  };
+  auto state = std::make_shared<State>();
+  auto loop = [state, parts, &work] {  // a helper that comes late never touches `work`
+    for (int64_t part; (part = state->next.fetch_add(1)) < parts;) {
+      std::exception_ptr error;
+      try {
+        work(part);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      std::lock_guard<std::mutex> lock(state->mutex);
+      if (error) state->error = error;
+      if (++state->done == parts) state->finished.notify_all();
+    }
+  };
+  for (int64_t helper = 1; helper < parts; ++helper) pool.Schedule(decltype(loop)(loop));
+  loop();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->finished.wait(lock, [&] { return state->done == parts; });
+  if (state->error) std::rethrow_exception(state->error);
+}
+
+struct Problem {
+  int64_t kind, groups, threads;
+  dims x, y, kernel;                     // n c space, n c space, [groups] out in window
+  dims x_strides, y_strides, k_strides;  // of the dense channels-last arrays
+  dims steps, dilation, low, high;
+
+  std::vector<int64_t> Key() const {
+    std::vector<int64_t> key{kind, groups, threads};
+    for (const dims* part : {&x, &y, &kernel, &steps, &dilation, &low, &high})
+      key.insert(key.end(), part->begin(), part->end());
+    return key;
+  }
+};
+
+struct Entry {
+  dnnl::primitive primitive;
+  dnnl::primitive reorder;  // of the kernel into oneDNN's layout, or of its gradient back
+  memory::desc x, y, kernel, plain, scratch, reorder_scratch;
+  bool same = false;  // oneDNN takes the plain layout
+};
+
+struct Hash {
+  size_t operator()(const std::vector<int64_t>& key) const {
+    size_t hash = key.size();
+    for (int64_t value : key) hash ^= std::hash<int64_t>()(value) + 0x9e3779b9 + (hash << 6) + (hash >> 2);
+    return hash;
+  }
+};
+
+std::shared_ptr<const Entry> Make(const Problem& p) {
+  using dnnl::algorithm;
+  using dnnl::prop_kind;
+  constexpr auto f32 = memory::data_type::f32;
+  auto entry = std::make_shared<Entry>();
+  entry->x = memory::desc(p.x, f32, p.x_strides);
+  entry->y = memory::desc(p.y, f32, p.y_strides);
+  entry->plain = memory::desc(p.kernel, f32, p.k_strides);
+  memory::desc any(p.kernel, f32, memory::format_tag::any);
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // the library's own is not safe between threads
+  dims gaps;
+  for (int64_t step : p.dilation) gaps.push_back(step - 1);
+  const auto direct = algorithm::convolution_direct;
+  dnnl::convolution_forward::primitive_desc forward(Engine(), prop_kind::forward_training, direct, entry->x, any,
+                                                    entry->y, p.steps, gaps, p.low, p.high, attr);
+  if (p.kind == kForward) {
+    entry->primitive = dnnl::convolution_forward(forward);
+    entry->kernel = forward.weights_desc();
+    entry->scratch = forward.scratchpad_desc();
+  } else if (p.kind == kInputGradient) {
+    dnnl::convolution_backward_data::primitive_desc backward(Engine(), direct, entry->x, any, entry->y, p.steps, gaps,
+                                                             p.low, p.high, forward, attr);
+    entry->primitive = dnnl::convolution_backward_data(backward);
+    entry->kernel = backward.weights_desc();
+    entry->scratch = backward.scratchpad_desc();
+  } else {
+    dnnl::convolution_backward_weights::primitive_desc backward(Engine(), direct, entry->x, any, entry->y, p.steps,
+                                                                gaps, p.low, p.high, forward, attr);
+    entry->primitive = dnnl::convolution_backward_weights(backward);
+    entry->kernel = backward.diff_weights_desc();
+    entry->scratch = backward.scratchpad_desc();
+  }
+  entry->same = entry->kernel == entry->plain;
+  if (!entry->same) {
+    const bool back = p.kind == kKernelGradient;
+    const auto& from = back ? entry->kernel : entry->plain;
+    const auto& to = back ? entry->plain : entry->kernel;
+    dnnl::reorder::primitive_desc reorder(Engine(), from, Engine(), to, attr);
+    entry->reorder = dnnl::reorder(reorder);
+    entry->reorder_scratch = reorder.scratchpad_desc();
+  }
+  return entry;
+}
+
+// Least recently used out; making a primitive generates code and takes up to some milliseconds.
+std::shared_ptr<const Entry> Lookup(const Problem& problem) {
+  using Item = std::pair<std::vector<int64_t>, std::shared_ptr<const Entry>>;
+  static auto* mutex = new std::mutex;
+  static auto* items = new std::list<Item>;
+  static auto* index = new std::unordered_map<std::vector<int64_t>, std::list<Item>::iterator, Hash>;
+  auto key = problem.Key();
+  std::lock_guard<std::mutex> lock(*mutex);
+  auto found = index->find(key);
+  if (found == index->end()) {
+    Threads team(problem.threads);
+    items->emplace_front(key, Make(problem));
+    found = index->emplace(std::move(key), items->begin()).first;
+    if (items->size() > kCacheEntries) {
+      index->erase(items->back().first);
+      items->pop_back();
+    }
+  } else {
+    items->splice(items->begin(), *items, found->second);
+  }
+  return items->front().second;
+}
+
+void Execute(const dnnl::primitive& primitive, const memory::desc& scratch, std::unordered_map<int, memory> args) {
+  static thread_local Arena arena;
+  if (scratch.get_size()) args.emplace(DNNL_ARG_SCRATCHPAD, memory(scratch, Engine(), arena.Get(scratch.get_size())));
+  primitive.execute(Stream(), args);
+  Stream().wait();
+}
+
+// n c space of a channels-last shape, and its strides.
+void Activation(Ints shape, dims* sizes, dims* strides) {
+  const size_t rank = shape.size();
+  *sizes = {shape[0], shape[rank - 1]};
+  sizes->insert(sizes->end(), shape.begin() + 1, shape.end() - 1);
+  strides->assign(rank, 1);
+  int64_t stride = shape[rank - 1];
+  for (size_t axis = rank - 1; axis >= 2; --axis) {
+    (*strides)[axis] = stride;
+    stride *= (*sizes)[axis];
+  }
+  (*strides)[0] = stride;
+}
+
+void Kernel(Ints shape, int64_t groups, dims* sizes, dims* strides) {
+  const size_t rank = shape.size();
+  const int64_t in = shape[rank - 2], out = shape[rank - 1];
+  dims window(shape.begin(), shape.end() - 2), steps(rank - 2);
+  int64_t stride = in * out;
+  for (size_t axis = rank - 2; axis-- > 0;) {
+    steps[axis] = stride;
+    stride *= window[axis];
+  }
+  *sizes = {out / groups, in};
+  *strides = {1, out};
+  if (groups > 1) {
+    sizes->insert(sizes->begin(), groups);
+    strides->insert(strides->begin(), out / groups);
+  }
+  sizes->insert(sizes->end(), window.begin(), window.end());
+  strides->insert(strides->end(), steps.begin(), steps.end());
+}
+
+// Into how many equal parts the batch is cut: at least one per thread where it can be, never more than `most`.
+int64_t Parts(int64_t batch, int64_t threads, int64_t most) {
+  int64_t parts = std::min(batch, std::min(threads, most));
+  while (batch % parts && parts < std::min(batch, most)) ++parts;
+  while (batch % parts) --parts;
+  return parts;
+}
+
+ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t kind, Ints steps, Ints dilation,
+               Ints low, Ints high, int64_t groups, int64_t threads) {
+  auto copy = [](Ints values) { return dims(values.begin(), values.end()); };
+  Problem problem{kind, groups, 1, {}, {}, {}, {}, {}, {}, copy(steps), copy(dilation), copy(low), copy(high)};
+  float* first = a.typed_data();
+  float* second = b.typed_data();
+  float* result = out->typed_data();
+  float *x, *y, *kernel;
+  auto describe = [&](const F32& xs, const F32& ys, const F32& ks) {
+    Activation(xs.dimensions(), &problem.x, &problem.x_strides);
+    Activation(ys.dimensions(), &problem.y, &problem.y_strides);
+    Kernel(ks.dimensions(), groups, &problem.kernel, &problem.k_strides);
+  };
+  if (kind == kForward) {
+    describe(a, *out, b);
+    x = first, kernel = second, y = result;
+  } else if (kind == kInputGradient) {
+    describe(*out, a, b);
+    y = first, kernel = second, x = result;
+  } else {
+    describe(a, b, *out);
+    x = first, y = second, kernel = result;
+  }
+
+  const int64_t batch = problem.x[0];
+  const int64_t most = kind == kKernelGradient ? std::max<int64_t>(kPartialSums / out->size_bytes(), 1) : batch;
+  const int64_t parts = Parts(batch, threads, most), rows = batch / parts;
+  const int64_t x_part = rows * problem.x_strides[0], y_part = rows * problem.y_strides[0];
+  problem.x[0] = problem.y[0] = rows;
+  problem.threads = std::max<int64_t>(threads / parts, 1);  // more than one for a batch smaller than the pool
+  const auto entry = Lookup(problem);
+  static thread_local Arena arena;
+
+  if (kind != kKernelGradient) {
+    float* inner = kernel;
+    if (!entry->same) {
+      Threads team(problem.threads);
+      inner = arena.Get(entry->kernel.get_size());
+      Execute(entry->reorder, entry->reorder_scratch,
+              {{DNNL_ARG_FROM, memory(entry->plain, Engine(), kernel)},
+               {DNNL_ARG_TO, memory(entry->kernel, Engine(), inner)}});
+    }
+    Share(pool, parts, [&](int64_t part) {
+      Threads team(problem.threads);
+      memory xs(entry->x, Engine(), x + part * x_part), ys(entry->y, Engine(), y + part * y_part);
+      memory ks(entry->kernel, Engine(), inner);
+      if (kind == kForward)
+        Execute(entry->primitive, entry->scratch, {{DNNL_ARG_SRC, xs}, {DNNL_ARG_WEIGHTS, ks}, {DNNL_ARG_DST, ys}});
+      else
+        Execute(entry->primitive, entry->scratch,
+                {{DNNL_ARG_DIFF_SRC, xs}, {DNNL_ARG_WEIGHTS, ks}, {DNNL_ARG_DIFF_DST, ys}});
+    });
+    return ffi::Error::Success();
+  }
+
+  // Each part has its own sum; they are added in the order of the parts.
+  const size_t bytes = (entry->kernel.get_size() + 63) / 64 * 64;
+  const bool direct = parts == 1 && entry->same;
+  float* sums = direct ? kernel : arena.Get(bytes * parts);
+  const size_t stride = bytes / sizeof(float), count = entry->kernel.get_size() / sizeof(float);
+  Share(pool, parts, [&](int64_t part) {
+    Threads team(problem.threads);
+    Execute(entry->primitive, entry->scratch,
+            {{DNNL_ARG_SRC, memory(entry->x, Engine(), x + part * x_part)},
+             {DNNL_ARG_DIFF_DST, memory(entry->y, Engine(), y + part * y_part)},
+             {DNNL_ARG_DIFF_WEIGHTS, memory(entry->kernel, Engine(), sums + part * stride)}});
+  });
+  for (int64_t part = 1; part < parts; ++part)
+    for (size_t i = 0; i < count; ++i) sums[i] += sums[part * stride + i];
+  if (!entry->same) {
+    Threads team(problem.threads);
+    Execute(entry->reorder, entry->reorder_scratch,
+            {{DNNL_ARG_FROM, memory(entry->kernel, Engine(), sums)},
+             {DNNL_ARG_TO, memory(entry->plain, Engine(), kernel)}});
+  } else if (!direct) {
+    std::memcpy(kernel, sums, out->size_bytes());
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error Guarded(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t kind, Ints steps, Ints dilation,
+                   Ints low, Ints high, int64_t groups, int64_t threads) {
+  try {
+    return Run(pool, a, b, out, kind, steps, dilation, low, high, groups, threads);
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN convolution: ") + error.what());
+  }
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnConv, Guarded,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32>()
+                                  .Arg<F32>()
+                                  .Ret<F32>()
+                                  .Attr<int64_t>("kind")
+                                  .Attr<Ints>("strides")
+                                  .Attr<Ints>("dilation")
+                                  .Attr<Ints>("low")
+                                  .Attr<Ints>("high")
+                                  .Attr<int64_t>("groups")
+                                  .Attr<int64_t>("threads"));

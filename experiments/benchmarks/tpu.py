@@ -1,0 +1,245 @@
+"""What a training step of each family needs on a TPU: it is compiled for one, which need not be there.
+
+    pip install -e '.[preflight]'      # libtpu, on Linux x86-64
+    python experiments/benchmarks/tpu.py [MODEL ...] [--topology=v5e:2x2] [--batch=64] [--out=runs/tpu.csv]
+
+The step is the trainer's own (`make_train_step`: uint8 pictures, forward and backward pass, SGD with momentum and
+weight decay) in bfloat16, data parallel over all chips of the topology. The columns are the compiler's: operations,
+bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how fast it
+runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
+
+Every network is compiled in a process of its own, because a compiler that crashes takes its process along; where a
+batch does not fit, half of it is tried. Rows are kept in `--out`, and those of the same code and versions are not
+made again, unless they failed.
+"""
+
+import argparse
+import csv
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cnn.errors import unknown
+from cnn.models import MODELS, facts
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = ("cnn/layers", "cnn/models", "cnn/tasks", "cnn/optim.py", "cnn/state.py", "cnn/step.py")
+LIKE = "resnet50"  # of each family, the network with about its multiply-adds stands for all
+COLUMNS = {
+    "model": "model",
+    "input": "input",
+    "batch": "batch/chip",
+    "params_m": "params M",
+    "gflop_per_image": "GFLOP/image",
+    "mb_per_image": "MB/image",
+    "peak_gib": "peak GiB",
+    "collectives": "collectives",
+    "compile_s": "compile s",
+    "error": "error",
+}
+KEYS = ("topology", "asked", "code", *COLUMNS)
+# Only the first is needed; the others keep libtpu from asking for a TPU's metadata and from locking out its like.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+LIMIT_S = 1200.0  # of one compilation
+NO_MEMORY = "RESOURCE_EXHAUSTED"
+COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(")
+
+
+def representatives() -> list[str]:
+    """One network per file of MODELS that takes colour pictures."""
+    stored = facts.stored()
+    families: dict[str, list[str]] = {}
+    for name, entry in MODELS.items():
+        if len(entry.input) == 3 and entry.input[-1] == 3:
+            families.setdefault(entry.target.partition(":")[0], []).append(name)
+    return [
+        min(names, key=lambda name: abs(math.log(stored[name].macs / stored[LIKE].macs)))
+        for names in families.values()
+    ]
+
+
+def code_version() -> str:
+    """Changes with anything that may change a row: the network's code, the step's, jax, libtpu, this file."""
+    found = hashlib.sha256(Path(__file__).read_bytes())
+    for place in CODE:
+        path = ROOT / place
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            found.update(file.read_bytes())
+    for package in ("jax", "libtpu"):
+        found.update(importlib.metadata.version(package).encode())
+    return found.hexdigest()[:12]
+
+
+def chips(topology: str) -> list[Any]:
+    """Devices of a TPU that only the compiler knows."""
+    from jax.experimental import topologies
+
+    kind, _, shape = topology.partition(":")
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
+    if shape == "1x1":
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    return topologies.get_topology_desc(topology, "tpu", **options).devices
+
+
+def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
+    """The row of one network; `batch` is per chip. Raises what the compiler raises."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import AxisType, Mesh
+
+    from cnn import config, tree
+    from cnn.data.info import DatasetInfo
+    from cnn.mesh import batch_sharding, replicated
+    from cnn.models import build_model
+    from cnn.optim import make_optimizer, make_schedule
+    from cnn.state import init_variables, new_state
+    from cnn.step import make_train_step
+    from cnn.tasks import build_task
+
+    jax.config.update("jax_optimization_level", "O0")
+    entry, c = MODELS[name], config.default()
+    c.optim.weight_decay = 1e-4
+    info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
+    task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
+    shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
+    schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
+    tx = make_optimizer(c.optim, schedule, shapes["params"])
+    state = jax.eval_shape(lambda variables: new_state(variables, tx, ema=False), shapes)
+    mesh = Mesh(np.array(chips(topology)), ("data",), axis_types=(AxisType.Auto,))
+    one = task.init_batch()
+    rows = {k: jax.ShapeDtypeStruct((batch * mesh.size, *v.shape[1:]), v.dtype) for k, v in one.items()}
+    step = jax.jit(
+        make_train_step(model, task, tx, schedule, seed=0),
+        donate_argnums=0,
+        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        out_shardings=(replicated(mesh), replicated(mesh)),
+    )
+    begin = time.perf_counter()
+    compiled = step.lower(state, rows).compile()
+    seconds = time.perf_counter() - begin
+    cost = compiled.cost_analysis()
+    return {
+        "params_m": f"{tree.size(shapes['params']) / 1e6:.2f}",
+        "gflop_per_image": f"{cost['flops'] / batch / 1e9:.2f}",
+        "mb_per_image": f"{cost['bytes accessed'] / batch / 1e6:.1f}",
+        "peak_gib": f"{compiled.memory_analysis().peak_memory_in_bytes / 2**30:.2f}",
+        "collectives": len(COLLECTIVE.findall(compiled.as_text())),
+        "compile_s": f"{seconds:.0f}",
+    }
+
+
+def in_a_process(name: str, topology: str, batch: int) -> dict[str, Any]:
+    """`compile_step` elsewhere; {'error': one line} where it fails, crashes or takes too long."""
+    command = [sys.executable, __file__, name, f"--topology={topology}", f"--batch={batch}", "--here"]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"not finished after {LIMIT_S:.0f} s"}
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+    said = next((line for line in reversed(lines) if NO_MEMORY in line or "Error" in line), lines[-1])
+    return {"error": said.strip()[:200]}
+
+
+def row_of(name: str, topology: str, asked: int, code: str) -> dict[str, Any]:
+    """The row of one network at the largest of `asked`, `asked` / 2, ... images per chip that fits."""
+    batch = asked
+    while True:
+        found = in_a_process(name, topology, batch)
+        if NO_MEMORY not in found.get("error", "") or batch == 1:
+            break
+        batch //= 2
+    shape = "x".join(map(str, MODELS[name].input))
+    fixed = {"model": name, "topology": topology, "asked": asked, "code": code, "batch": batch, "input": shape}
+    return dict.fromkeys(KEYS, "") | fixed | found
+
+
+def read(file: Path) -> dict[tuple[str, ...], dict[str, str]]:
+    """The rows that a file keeps, by model, topology, batch that was asked for, and code."""
+    if not file.exists():
+        return {}
+    with open(file, encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    return {(row["model"], row["topology"], row["asked"], row["code"]): row for row in rows}
+
+
+def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Rewrites the file in one go, so that an interrupt leaves the old one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    with open(new, "w", encoding="utf-8", newline="") as text:
+        writer = csv.DictWriter(text, KEYS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    new.replace(file)
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [list(COLUMNS.values()), ["---"] * len(COLUMNS)]
+    lines += [[str(row[key]) for key in COLUMNS] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help="of `cnn list models`; default: one per family")
+    parser.add_argument("--topology", default="v5e:2x2", help="such as v4:2x2x1, v5e:1x1, v5p:2x2x1, v6e:2x2")
+    parser.add_argument("--batch", type=int, default=64, help="pictures per chip")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "tpu.csv")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if importlib.util.find_spec("libtpu") is None:
+        print("not run: libtpu is not installed (Linux x86-64 only); pip install -e '.[preflight]'")
+        return
+    if args.here:
+        print(json.dumps(compile_step(args.models[0], args.topology, args.batch)))
+        return
+    names = args.models or representatives()
+    for name in names:
+        if name not in MODELS:
+            raise SystemExit(str(unknown("model", name, MODELS)))
+    if args.batch < 1:
+        raise SystemExit(f"--batch is {args.batch}, it must be at least 1")
+    code, kept, shown = code_version(), read(args.out), []
+    for index, name in enumerate(names, 1):
+        key = (name, args.topology, str(args.batch), code)
+        if key not in kept or kept[key]["error"]:
+            print(f"{index}/{len(names)} {name}", file=sys.stderr, flush=True)
+            kept[key] = row_of(name, args.topology, args.batch, code)
+            write(args.out, kept.values())
+        shown.append(kept[key])
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("jax", "libtpu"))
+    print(f"bfloat16 training step, {args.topology}, numbers of one chip; {versions}, O0\n\n{table(shown)}")
+    failed = [row["model"] for row in shown if row["error"]]
+    if failed:
+        raise SystemExit(f"did not compile: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a convolutional network has over a dense one: the textbook's claims, measured."""
