@@ -76,7 +76,7 @@ def default() -> ConfigDict:
     )
     c.optim = ConfigDict(
         {
-            "name": "sgd",  # sgd, adamw, lamb, lion, muon
+            "name": "sgd",  # sgd, rmsprop, adamw, lamb, lion, muon
             "lr": 0.1,
             "momentum": 0.9,
             "nesterov": True,

@@ -1,7 +1,7 @@
 """Optimizers and schedules from a config, as one Optax chain.
 
 Order: clip -> precondition (momentum, Adam, ...) -> weight decay -> learning rate -> per-layer factors;
-frozen parameters get no update at all. For SGD the decay is added to the gradient (L2, as in the ResNet
+frozen parameters get no update at all. For SGD and RMSprop the decay is added to the gradient (L2, as in the ResNet
 papers); for AdamW, LAMB, Lion and Muon it is decoupled (Loshchilov & Hutter 2019).
 """
 
@@ -20,7 +20,7 @@ from cnn.errors import UserError, unknown
 Schedule = Callable[[Any], Any]
 
 SCHEDULES = ("constant", "step", "cosine", "linear", "one_cycle")
-OPTIMIZERS = ("sgd", "adamw", "lamb", "lion", "muon")
+OPTIMIZERS = ("sgd", "rmsprop", "adamw", "lamb", "lion", "muon")
 
 
 def make_schedule(
@@ -81,6 +81,11 @@ def make_optimizer(
         decay.append(optax.add_decayed_weights(config.weight_decay, mask))
     parts += {
         "sgd": lambda: [*decay, _momentum(config)],
+        "rmsprop": lambda: [
+            *decay,
+            optax.scale_by_rms(config.b2, eps=1e-8, eps_in_sqrt=False),  # as PyTorch's
+            _momentum(config),
+        ],
         "adamw": lambda: [optax.scale_by_adam(config.b1, config.b2), *decay],
         "lamb": lambda: [
             optax.scale_by_adam(config.b1, config.b2, eps=1e-6),

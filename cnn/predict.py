@@ -211,6 +211,8 @@ def main(argv: list[str]) -> int:
 
 
 def _row(path: str, found: dict[str, Any]) -> str:
+    if "top" not in found:  # not a class
+        return f"{path}  {json.dumps(found)}"
     top = "  ".join(f"{t['class']} {t['probability']:.3f}" for t in found["top"])
     return f"{path}  {top}"
 

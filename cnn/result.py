@@ -65,7 +65,6 @@ def finish(
     summary["steps"], summary["best"] = steps, best.to_json()
     summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
-    summary["device"] = f"{built.mesh.size} x {built.mesh.devices.flat[0].device_kind}"
     summary["versions"] = versions()
     summary["environment"] = environment()
     summary["data"] = data_card(plan)

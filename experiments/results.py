@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,7 +137,7 @@ def from_summary(row: Row, seed: int, summary: Mapping[str, Any]) -> Result:
         parameters=summary["parameters"],
         examples=summary["test"]["examples"],
         seconds=round(summary["timing"]["total_seconds"], 1),
-        device=f"{summary['device']} {platform.machine()}",
+        device=f"{summary['environment']['devices']}, {summary['environment']['system']}",
         versions=" ".join(f"{name}-{versions[name]}" for name in ("cnn", "jax", "flax", "optax", "numpy")),
     )
 

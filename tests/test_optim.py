@@ -129,6 +129,12 @@ def plain(p, g, decay, memory, step):
     return p - LR * (g + decay * p)
 
 
+def rmsprop(p, g, decay, memory, step):  # as PyTorch: epsilon outside of the root; b2 is its alpha
+    g = g + decay * p
+    memory["s"] = 0.99 * memory.get("s", 0) + 0.01 * g**2
+    return p - LR * g / (np.sqrt(memory["s"]) + 1e-8)
+
+
 def adam_direction(g, memory, step, eps=1e-8, b1=0.9, b2=0.999):
     memory["m"] = b1 * memory.get("m", 0) + (1 - b1) * g
     memory["v"] = b2 * memory.get("v", 0) + (1 - b2) * g**2
@@ -156,6 +162,7 @@ def lion(p, g, decay, memory, step):  # Chen et al. 2023, algorithm 2
         ("sgd", {}, sgd),
         ("sgd", {"nesterov": False}, heavy_ball),
         ("sgd", {"momentum": 0.0}, plain),
+        ("rmsprop", {"b2": 0.99, "momentum": 0.0}, rmsprop),
         ("adamw", {}, adamw),
         ("lamb", {}, lamb),
         ("lion", {"b2": 0.99}, lion),

@@ -35,6 +35,26 @@ DATASETS: dict[str, Entry] = {
     "imagenet2012": Entry(
         "cnn.data.datasets.public:imagenet2012", "1281167/50000 photos, 1000 classes (manual download)"
     ),
+    "ucr": Entry("cnn.data.datasets.ucr:ucr", "your series: X_TRAIN.ts and X_TEST.ts, or one .ts file"),
+    "ucr_gunpoint": Entry("cnn.data.datasets.ucr:ucr_gunpoint", "UCR GunPoint, 50/150 of 150 steps, 2 classes"),
+    "ucr_italypowerdemand": Entry(
+        "cnn.data.datasets.ucr:ucr_italypowerdemand", "UCR ItalyPowerDemand, 67/1029 of 24 steps, 2 classes"
+    ),
+    "ucr_osuleaf": Entry("cnn.data.datasets.ucr:ucr_osuleaf", "UCR OSULeaf, 200/242 of 427 steps, 6 classes"),
+    "ucr_basicmotions": Entry(
+        "cnn.data.datasets.ucr:ucr_basicmotions", "UEA BasicMotions, 40/40 of 100 x 6, 4 classes"
+    ),
+    "ucr_japanesevowels": Entry(
+        "cnn.data.datasets.ucr:ucr_japanesevowels", "UEA JapaneseVowels, 270/370 of 7-29 x 12, 9 classes"
+    ),
+    "adding_t200": Entry("cnn.data.datasets.memory_tasks:adding_t200", "adding problem, 50000/1000 of 200 steps"),
+    "adding_t600": Entry("cnn.data.datasets.memory_tasks:adding_t600", "adding problem, 50000/1000 of 600 steps"),
+    "copy_memory_t100": Entry(
+        "cnn.data.datasets.memory_tasks:copy_memory_t100", "copy memory, 10000/1000 of 120 steps"
+    ),
+    "copy_memory_t1000": Entry(
+        "cnn.data.datasets.memory_tasks:copy_memory_t1000", "copy memory, 10000/1000 of 1020 steps"
+    ),
     "folder": Entry(
         "cnn.data.folder:folder", "your images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*"
     ),

@@ -216,6 +216,12 @@ MODELS: dict[str, ModelEntry] = {
         "mlp", "dense baseline on the flattened input", 10,
         logistic=(28, 28, 1), mlp=(28, 28, 1), residual_mlp=(28, 28, 1),
     ),  # fmt: skip
+    **family(
+        "series",
+        "series: FCN, ResNet, MLP (Wang et al. 2017, arXiv 1611.06455), InceptionTime (arXiv 1909.04939)",
+        2, series_fcn=(150, 1), series_resnet=(150, 1), series_inception_time=(150, 1), series_mlp=(150, 1),
+    ),  # fmt: skip
+    **family("tcn", "TCN, temporal (Bai et al. 2018, arXiv 1803.01271)", 1, tcn=(600, 2)),
 }
 
 

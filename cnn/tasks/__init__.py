@@ -10,6 +10,10 @@ TASKS: dict[str, Entry] = {
         "cnn.tasks.classification:classification",
         "one class per picture or series: softmax, BCE or focal loss",
     ),
+    "regression": Entry(
+        "cnn.tasks.regression:regression", "numbers per series or picture: squared, absolute or Huber loss"
+    ),
+    "labelling": Entry("cnn.tasks.labelling:labelling", "one class for every step of a series"),
 }
 
 

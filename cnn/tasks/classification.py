@@ -15,11 +15,10 @@ from cnn import scores
 from cnn.data.info import DatasetInfo
 from cnn.errors import UserError, unknown
 from cnn.shapes import Batch, Outputs, PerExample
-from cnn.tasks import baselines, losses, mixing, pictures
+from cnn.tasks import baselines, inputs, losses, mixing, pictures
 
 LOSSES = ("softmax", "bce", "focal")
 CONFUSION_CLASSES = 200  # above, a k x k matrix per batch costs more than it shows
-FREE_SIZE = 64  # pixels of an axis that the data set leaves open, for the initial batch only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +46,9 @@ class Classification:
         for name in ("focal_gamma", "bce_threshold", "mixup_alpha", "cutmix_alpha"):
             if getattr(self, name) < 0:
                 raise UserError(f"task.{name} is {getattr(self, name)}; it must not be negative")
-        if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
-            raise UserError(
-                "input.mean and input.std need one number per channel each, std above 0"
-            )
-        if not self.info.class_names:
-            raise UserError(f"data set '{self.info.name}' has no class names to classify into")
+        inputs.check_normalisation(self.mean, self.std)
+        if not self.info.class_names or self.info.target_key != "label":
+            raise UserError(f"data set '{self.info.name}' has no class per example; its task is another one")
 
     @property
     def num_outputs(self) -> int:
@@ -66,13 +62,7 @@ class Classification:
           input_shape: of one input as the network sees it; None is that of the data set, with 64 pixels
             for axes that it leaves open.
         """
-        shape = input_shape or tuple(size or FREE_SIZE for size in self.info.input_shape)
-        dtype = np.float32 if self.info.input_key == "series" else np.uint8
-        return {
-            self.info.input_key: np.zeros((1, *shape), dtype),
-            "label": np.zeros(1, np.int32),
-            "valid": np.ones(1, bool),
-        }
+        return inputs.one_zero(self.info, input_shape)
 
     # On the device
 
@@ -105,19 +95,7 @@ class Classification:
         Raises:
           UserError: `mean` has another number of channels.
         """
-        x = self._unit(batch)
-        if not self.mean:
-            return x
-        if x.shape[-1] != len(self.mean):
-            raise UserError(
-                f"input.mean has {len(self.mean)} channels, the input has {x.shape[-1]}; give one "
-                "number per channel, or () for none"
-            )
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        mean, std = (
-            np.asarray(values, np.float32).reshape(shape) for values in (self.mean, self.std)
-        )
-        return (x - mean) / std
+        return inputs.normalised(self._unit(batch), self.mean, self.std)
 
     def loss(self, out: Outputs, batch: Batch) -> PerExample:
         """The chosen loss against `label_probs` where `augment` made them, else against `label`."""
@@ -168,8 +146,7 @@ class Classification:
         }
 
     def _unit(self, batch: Batch) -> Float[Array, "b *space c"]:
-        x = jnp.asarray(batch[self.info.input_key])
-        return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x.astype(jnp.float32)
+        return inputs.unit(batch[self.info.input_key])
 
     def _targets(self, batch: Batch) -> Float[Array, "b k"]:
         if "label_probs" in batch:

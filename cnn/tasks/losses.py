@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from cnn.shapes import Logits, PerExample
 
-Targets = Float[Array, "b k"]  # probabilities that sum to 1
+Targets = Float[Array, "*b k"]  # probabilities that sum to 1; axes between example and class: labelling
 
 
 def smooth(targets: Targets, smoothing: float) -> Targets:

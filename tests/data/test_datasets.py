@@ -9,6 +9,7 @@ import pytest
 
 from cnn import config
 from cnn.data import DATASETS, open_dataset, open_provider
+from cnn.data.info import TARGETS
 from cnn.data.pipeline import TrainBatches, example_shape
 from cnn.data.sources import ArraySource, parse_split, targets
 from cnn.errors import UserError
@@ -109,11 +110,14 @@ def test_fake_data(name):
     dataset = opened(name, fake=True)
     assert dataset.splits["train"] == 64 and dataset.splits["test"] == dataset.splits["validation"] == 40
     source, again = dataset.source("train"), opened(name, fake=True).source("train")
-    assert np.array_equal(source.arrays["label"], again.arrays["label"])
+    target = source.arrays[dataset.info.target_key]
+    assert np.array_equal(target, again.arrays[dataset.info.target_key])
+    assert target.shape == (64, *dataset.info.target_shape) and target.dtype == TARGETS[dataset.info.target_key]
     value = source.arrays[dataset.info.input_key]
     for have, want in zip(value.shape[1:], dataset.info.input_shape, strict=True):
         assert want in (None, have)
-    assert 0 <= source.arrays["label"].min() and source.arrays["label"].max() < dataset.info.num_classes
+    if dataset.info.class_names:
+        assert 0 <= target.min() and target.max() < dataset.info.num_classes
     assert len(dataset.source("train[:90%]")) == 58
 
 
