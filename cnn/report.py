@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn import flags, html
 from cnn import config as configs
+from cnn import flags, html
 from cnn.errors import UserError
 from cnn.figures import figure
 from cnn.html import escape
