@@ -250,7 +250,8 @@ def fields(f: Findings, paint: Painter) -> Any:
     for one, layer in zip(axes, f.stages, strict=True):
         field = f.effective[layer.name]
         shown, at = paint.cut(field, field.ndim), [size // 2 for size in layer.shape[:-1]]
-        edges = [(r.low + r.jump * p - 0.5, r.high + r.jump * p + 0.5) for r, p in zip(layer.reach, at, strict=True)][-shown.ndim :]
+        edges = [(r.low + r.jump * p - 0.5, r.high + r.jump * p + 0.5) for r, p in zip(layer.reach, at, strict=True)]
+        edges = edges[-shown.ndim :]
         edges = [np.clip(edge, -0.5, size - 0.5) for edge, size in zip(edges, shown.shape, strict=True)]
         title = f"{title_of(layer)}\ncould see {'x'.join(format_field(x) for x in layer.field)}"
         if shown.ndim == 1:

@@ -68,7 +68,10 @@ def equivariance(
     along = (rank,)
     shifts = [2**i for i in range(stride.bit_length()) if 2**i < stride] + [stride]
     shift, blurred = (
-        {k: measured.errors(period, along, lambda v, axes, grid, k=k: _rolled(v, rank, k / grid[0]), soft) for k in shifts}
+        {
+            k: measured.errors(period, along, lambda v, axes, grid, k=k: _rolled(v, rank, k / grid[0]), soft)
+            for k in shifts
+        }
         for soft in (False, True)
     )
     own = network.read(period, [a.name for a in layers])

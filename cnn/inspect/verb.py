@@ -98,7 +98,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out '{folder}' cannot be made: {error.strerror}; choose another folder") from error
     page, pictures = story.write(found, folder, at)
     if args.json:
-        print(to_json(json.loads(json.dumps(as_json(found) | {"page": str(page), "pictures": pictures}, default=_plain))))
+        everything = as_json(found) | {"page": str(page), "pictures": pictures}
+        print(to_json(json.loads(json.dumps(everything, default=_plain))))
     else:
         print(f"{page} ({page.stat().st_size / 1e6:.1f} MB, opens without a network) and {len(pictures)} PNG files")
     return 0

@@ -107,7 +107,7 @@ def test_the_patches_that_excite_a_channel_are_found():
 
 @pytest.mark.parametrize("after", [lambda x: x, nn.relu])
 def test_gradient_ascent_finds_the_filter(after):
-    """The input in [-1, 1] that a linear filter likes best is its sign; a ReLU behind it must not stop the way there."""
+    """The input in [-1, 1] that a linear filter likes best is its sign; a ReLU behind it must not stop the way."""
     net = network(lambda x: after(Conv(3, 3, name="conv")(x)), (9, 9, 2), seed=4)
     kernel = np.asarray(net.variables["params"]["conv"]["kernel"])
     name = net.trace((1, 9, 9, 2)).stages[0].name

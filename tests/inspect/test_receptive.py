@@ -17,7 +17,7 @@ from cnn.models import MODELS, build_model
 from tests.support.open_nets import network, noise
 
 # Araujo et al. 2019, table 1 (VGG-16, AlexNet, Inception v3, MobileNet). The ResNets there stride in a bottleneck's
-# first 1x1, for 483; in the v1.5 of this project its 3x3 strides, which looks 56 positions less far. ResNet-18: by hand.
+# first 1x1, for 483; in the v1.5 of this project its 3x3 strides, which looks 56 positions less far. 18: by hand.
 KNOWN = {
     "resnet18": 435,
     "resnet50": 427,
