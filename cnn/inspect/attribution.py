@@ -16,7 +16,7 @@ EFFECTIVE = 1 - 0.9545  # of the largest gradient: Luo et al. count what is abov
 
 
 def grad_cam(
-    network: Network, x: Float[Array, "1 *space c"], target: int, layers: Sequence[str], output: str = "logits"
+    network: Network, x: Float[np.ndarray, "1 *space c"], target: int, layers: Sequence[str], output: str = "logits"
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """Where each layer holds evidence for class `target`, [*space of the layer], not negative.
 

@@ -10,6 +10,7 @@ from cnn.inspect.activity import Patch
 from cnn.inspect.attribution import EFFECTIVE
 from cnn.inspect.findings import Findings
 from cnn.inspect.network import Layer
+from cnn.inspect.receptive import Number
 
 BLUE, RED, GREY, GREEN = "#3b6ea5", "#c0504d", "#8c8c8c", "#4f9d69"
 FILTERS = 64
@@ -314,5 +315,5 @@ def title_of(layer: Layer) -> str:
     return min((layer.name, *layer.aliases), key=len)
 
 
-def format_field(size: float) -> str:
+def format_field(size: Number) -> str:
     return "all" if np.isinf(size) else f"{size:g}"

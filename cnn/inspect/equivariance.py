@@ -26,10 +26,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.inspect.network import Layer, Network
+from cnn.inspect.receptive import Number
 
 LARGEST = 3  # periods of a large input that wrapping may lay side by side
 SMALL = 96  # positions up to which it may wrap around any number
-Grid = tuple[float, float]  # input positions per position, and the input position of position 0
+Grid = tuple[Number, Number]  # input positions per position, and the input position of position 0
 
 
 class Errors(NamedTuple):
@@ -92,7 +93,7 @@ def equivariance(
             rotation.get(a.name),
             scale.get(a.name),
             border[a.name],
-            _sees(a, rank) <= margin,
+            _sees(a, rank) + stride <= margin,
         )
         for a in layers
     }
@@ -105,10 +106,13 @@ class _Measured:
         self.network, self.layers, self.stride = network, layers, stride
 
     def margin(self, shape: Sequence[int], axes: Sequence[int]) -> int:
-        """Positions to wrap around on each side: all that a layer sees, in whole strides, within reason."""
+        """Positions to wrap around on each side: all that a layer sees, in whole strides, within reason.
+
+        One stride more is for the blurs, each of which sees its own step further.
+        """
         size = min(shape[axis] for axis in axes)
         most = max(size * (LARGEST - 1) // 2, SMALL) // self.stride * self.stride
-        wanted = max(_sees(layer, axis) for layer in self.layers for axis in axes)
+        wanted = max(_sees(layer, axis) for layer in self.layers for axis in axes) + self.stride
         return min(math.ceil(wanted / self.stride) * self.stride, most) if math.isfinite(wanted) else most
 
     def maps(self, x: Any, axes: Sequence[int], soft: bool = False) -> dict[str, Any]:
@@ -139,7 +143,7 @@ def _grid(layer: Layer, axes: Sequence[int]) -> Grid:
     return reach.jump, reach.start
 
 
-def _sees(layer: Layer, axis: int) -> float:
+def _sees(layer: Layer, axis: int) -> Number:
     reach = layer.reach[axis - 1]
     return max(-reach.low, reach.high)
 
@@ -169,7 +173,7 @@ def _error(have: Any, want: Any) -> float:
 # Movements of an array along `axes`, of input and maps alike: their grids say how far and about what.
 
 
-def _rolled(x: Any, axis: int, by: float) -> Any:
+def _rolled(x: Any, axis: int, by: Number) -> Any:
     """A circular shift, by interpolation where it is no whole number of positions."""
     if by == round(by):
         return np.roll(x, round(by), axis)

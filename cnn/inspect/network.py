@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from cnn import tree
 from cnn.errors import UserError
-from cnn.inspect.receptive import CALLS, Reach, inner_jaxpr, input_reaches, reaches
+from cnn.inspect.receptive import CALLS, Number, Reach, inner_jaxpr, input_reaches, reaches
 from cnn.layers.pool import blur_pool
 
 ACTIVATIONS = ("relu", "relu6", "leaky_relu", "silu", "gelu", "hard_swish", "hard_silu", "elu", "selu", "tanh")
@@ -60,12 +60,12 @@ class Layer:
         return self.shape[-1]
 
     @property
-    def strides(self) -> tuple[float, ...]:
+    def strides(self) -> tuple[Number, ...]:
         """Input positions per position, for each axis."""
         return tuple(r.jump for r in self.reach)
 
     @property
-    def field(self) -> tuple[float, ...]:
+    def field(self) -> tuple[Number, ...]:
         """Receptive field in input positions, for each axis; math.inf sees all of the input."""
         return tuple(r.size if self.spatial else math.inf for r in self.reach)
 
@@ -129,9 +129,9 @@ class Trace:
             outputs = [kind.removeprefix("out:") for path, kind in who if not path]
             function = _function(equation, found, maker)
             if function and function != "global_pool":
-                above = _path(equation) or next(
-                    (by_variable[v] for v in equation.invars if not isinstance(v, Literal) and v in by_variable), ""
-                )
+                source = maker[equation.invars[0]] if function == "avg_pool" else equation
+                inputs = [v for v in source.invars if not isinstance(v, Literal)]
+                above = _path(equation) or next((by_variable[v] for v in inputs if v in by_variable), "")
                 name, kind = f"{above}/{function}".strip("/"), function
             elif modules:
                 name, kind = modules[0][0], KINDS.get(modules[0][1], modules[0][1])

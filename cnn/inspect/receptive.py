@@ -19,6 +19,9 @@ MOVING = ("rev", "sort", "gather", "scatter", "cumsum", "cumprod", "cummax", "cu
           "dynamic_update_slice", "triangular_solve")  # fmt: skip
 
 
+Number = int | float
+
+
 class Reach(NamedTuple):
     """What a value depends on along one axis of the input.
 
@@ -30,17 +33,17 @@ class Reach(NamedTuple):
     """
 
     axis: int | None
-    jump: float
-    start: float
-    low: float
-    high: float
+    jump: Number
+    start: Number
+    low: Number
+    high: Number
 
     @property
-    def size(self) -> float:
+    def size(self) -> Number:
         """Input positions that one position depends on, as if the input had no end; math.inf for all."""
         return self.high - self.low + 1
 
-    def window(self, taps: int, stride: float, dilation: int, padding: float, axis: int) -> "Reach":
+    def window(self, taps: int, stride: int, dilation: int, padding: int, axis: int) -> "Reach":
         """After a window of `taps` moved over it, onto `axis` of the result."""
         span = dilation * (taps - 1)
         return Reach(
@@ -221,7 +224,7 @@ def _pad(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Re
     def move(reach: Reach) -> Reach:
         if reach.axis is None:
             return reach
-        low, _, inside = params["padding_config"][reach.axis]
+        low, _, inside = map(int, params["padding_config"][reach.axis])
         return reach._replace(jump=reach.jump / (inside + 1)).window(1, 1, 1, low, reach.axis)
 
     return [_each(operands[0], move), _mixed(operands[1], shapes[1])]
@@ -233,7 +236,7 @@ def _slice(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[
     def move(reach: Reach) -> Reach:
         if (axis := reach.axis) is None:
             return reach
-        return reach.window(1, strides[axis], 1, -params["start_indices"][axis], axis)
+        return reach.window(1, int(strides[axis]), 1, -int(params["start_indices"][axis]), axis)
 
     return [_each(operand, move) for operand in operands]
 

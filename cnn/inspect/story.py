@@ -46,6 +46,9 @@ def _body(f: Findings, paint: draw.Painter, save: Save, title: str) -> Iterator[
         "brought to a common scale (usually mean 0 and spread 1)."
     )
     yield save("input", draw.the_input(f, paint), "the input")
+    if f.raw.ndim == 4:
+        depth = len(f.raw)
+        yield _soft(f"Of the volume and all its maps one slice is shown, number {int(paint.at * depth)} of 0 to {depth - 1}.")
     conv = f.first("convolution")
     if conv is not None and conv.spatial:
         yield from _convolution(f, conv, paint, save)
