@@ -19,7 +19,9 @@ def with_params(**changes):
         params = {name: dict(group) for name, group in variables["params"].items()}
         for path, value in changes.items():
             module, name = path.split("__")
-            params[module][name] = jnp.asarray(value, jnp.float32).reshape(params[module][name].shape)
+            params[module][name] = jnp.asarray(value, jnp.float32).reshape(
+                params[module][name].shape
+            )
         return {"params": params}
 
     return change
@@ -51,7 +53,9 @@ def test_a_map_is_laid_over_the_input_at_the_centres_of_its_fields(rank):
     assert sorted({int(i) for place in np.argwhere(laid == laid.max()) for i in place}) == [5, 6]
 
 
-@pytest.mark.parametrize(("space", "corner"), [((20,), (11,)), ((16, 12), (3, 7)), ((8, 8, 8), (4, 0, 5))])
+@pytest.mark.parametrize(
+    ("space", "corner"), [((20,), (11,)), ((16, 12), (3, 7)), ((8, 8, 8), (4, 0, 5))]
+)
 def test_occlusion_finds_the_planted_patch(space, corner):
     place = tuple(slice(c, c + 3) for c in corner)
     x = noise((*space, 2)) * 0.1
@@ -98,16 +102,18 @@ def test_the_patches_that_excite_a_channel_are_found():
         inputs[index, 2 + index, 4] = height
     kernel = np.zeros((3, 3, 1, 2))
     kernel[1, 1, 0] = 1, -1
-    net = network(lambda x: Conv(2, 3, name="conv")(x), (10, 10, 1), with_params(conv__kernel=kernel))
+    net = network(
+        lambda x: Conv(2, 3, name="conv")(x), (10, 10, 1), with_params(conv__kernel=kernel)
+    )
     found = top_patches(net, inputs, "conv", [0], count=3, batch=2)[0]
     assert [(patch.index, patch.value) for patch in found] == [(3, 5.0), (1, 2.0), (4, 1.0)]
     assert found[0].window == (slice(4, 7), slice(3, 6))
-    assert most_active(np.asarray([[0, 3, 1], [2, 0, 0]]), 2) == [1, 0]
+    assert most_active(np.asarray([[0.0, 3, 1], [2, 0, 0]]), 2) == [1, 0]
 
 
 @pytest.mark.parametrize("after", [lambda x: x, nn.relu])
 def test_gradient_ascent_finds_the_filter(after):
-    """The input in [-1, 1] that a linear filter likes best is its sign; a ReLU behind it must not stop the way."""
+    """The input in [-1, 1] that a linear filter likes best is its sign; a ReLU must not stop the way."""
     net = network(lambda x: after(Conv(3, 3, name="conv")(x)), (9, 9, 2), seed=4)
     kernel = np.asarray(net.variables["params"]["conv"]["kernel"])
     name = net.trace((1, 9, 9, 2)).stages[0].name

@@ -39,7 +39,9 @@ def test_strides_alias_and_blur_pool_lowers_it(layer, shape):
     found = measured(body, shape)
     last = found["b/relu"]
     assert set(last.shift) == {1, 2, 4}
-    assert last.shift[4] < 1e-5 and last.blurred[4] < 1e-5  # all strides together: on the grid again
+    assert (
+        last.shift[4] < 1e-5 and last.blurred[4] < 1e-5
+    )  # all strides together: on the grid again
     for shift in (1, 2):
         assert 0.2 < last.shift[shift] and last.blurred[shift] < 0.8 * last.shift[shift]
     first = found["a/relu"]
@@ -50,7 +52,9 @@ def test_rotation_is_exact_for_what_looks_the_same_from_all_sides():
     ring = np.asarray([[1, 2, 1], [2, -5, 2], [1, 2, 1]], np.float32)
 
     def round_kernels(variables):
-        kernel = jnp.asarray(ring[:, :, None, None] * np.asarray([1.0, -2.0], np.float32).reshape(1, 1, 1, 2))
+        kernel = jnp.asarray(
+            ring[:, :, None, None] * np.asarray([1.0, -2.0], np.float32).reshape(1, 1, 1, 2)
+        )
         return {"params": variables["params"] | {"a": {"kernel": kernel}}}
 
     def body(x):
@@ -75,7 +79,9 @@ def test_windows_of_even_size_sit_between_positions_and_still_rotate():
     x = (smooth[:, None] + 2 * smooth[None]).reshape(1, 16, 16, 1)
     net = network(lambda x: avg_pool(Conv(2, 1, name="a")(x), 2), (16, 16, 1))
     errors = equivariance(net, x, ["a/avg_pool"])["a/avg_pool"]
-    assert errors.rotation < 1e-4 and errors.shift[1] < 1e-4  # far below its grid's limit: no aliasing
+    assert (
+        errors.rotation < 1e-4 and errors.shift[1] < 1e-4
+    )  # far below its grid's limit: no aliasing
     assert found["a/avg_pool"].shift[1] > 0.2
 
 

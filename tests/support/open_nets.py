@@ -32,7 +32,10 @@ class Stack(nn.Module):
 
 
 def network(
-    body: Callable[[Any], Any], shape: tuple[int, ...], change: Callable[[Any], Any] = lambda v: v, seed: int = 0
+    body: Callable[[Any], Any],
+    shape: tuple[int, ...],
+    change: Callable[[Any], Any] = lambda v: v,
+    seed: int = 0,
 ) -> Network:
     """The stack with fresh parameters, of which `change` makes others."""
     model = Stack(body)
