@@ -40,6 +40,8 @@ STRANGERS = {
 NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
     "cnn.data", "cnn.transforms", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
+    "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
+    "cnn.native.build", "cnn.native.onednn",
 )  # fmt: skip
 REFERENCES = ("experiments.parity", "experiments.benchmarks")  # run other frameworks on purpose, to compare
 BANNED_MODULES = ("tensorflow", "torch", "pickle", "dill", "cloudpickle", "clu")
