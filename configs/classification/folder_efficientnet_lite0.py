@@ -79,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, "smoke" if "smoke" in words else "")
     if "smoke" in words:
         c.init_from = ""
-        c.model.layout = ((False, 1, 3, 1, 16, 1), (False, 6, 3, 2, 24, 1), (False, 6, 5, 2, 40, 1))
+        c.model.layout = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 1), (6, 5, 2, 40, 1))
         for transforms in (c.input.train_transforms, c.input.eval_transforms):
             for options in transforms.values():
                 if "size" in options:
