@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.layers.norm import BatchNorm, LayerNorm
+from cnn.layers.norm import BatchNorm, GroupNorm, LayerNorm
+from cnn.layers.std_conv import ScaledStdConv, StdConv
 from cnn.models import MODELS, build_model, facts
 from cnn.models.backbone import Backbone
 from cnn.tables import option_names, resolve
@@ -107,9 +108,15 @@ def test_published_multiply_adds(row):
     assert abs(gmacs - want) <= slack
 
 
-# timm's figures are fvcore's. It also counts operations per normalised value, and it has no rule for PyTorch's
-# padding="same": ConvMixer's depthwise convolutions (depth x width x window x pixels) are missing there.
-PER_VALUE = {BatchNorm: 2, LayerNorm: 5}
+# timm's figures are fvcore's. It also counts operations per normalised value, be it of a kernel, and it has no rule
+# for PyTorch's padding="same": ConvMixer's depthwise convolutions (depth x width x window x pixels) are missing there.
+PER_VALUE = {
+    (BatchNorm, "__call__"): 2,
+    (LayerNorm, "__call__"): 5,
+    (GroupNorm, "__call__"): 5,
+    (StdConv, "prepared"): 4,
+    (ScaledStdConv, "prepared"): 5,
+}
 UNCOUNTED = {
     "convmixer_768_32": 32 * 768 * 7**2 * 32**2 / 1e9,
     "convmixer_1536_20": 20 * 1536 * 9**2 * 32**2 / 1e9,
@@ -121,8 +128,9 @@ def normalising(name, size):
     counts = []
 
     def watch(call, args, kwargs, context):
-        if type(context.module) in PER_VALUE and context.method_name == "__call__":
-            counts.append(PER_VALUE[type(context.module)] * args[0].size)
+        kind = (type(context.module), context.method_name)
+        if kind in PER_VALUE:
+            counts.append(PER_VALUE[kind] * args[0].size)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(watch):
