@@ -46,6 +46,9 @@ SLOW = (
     "*test_resnet.py::test_remat*",
     "*test_step.py::test_remat*",
     "*test_predict.py::test_series",
+    "*test_verb.py::test_layers_are_chosen*",
+    "*test_verb.py::test_any_spatial_rank*[[]shape[02][]]",
+    "*test_receptive.py::test_running_the_trace*",
 )
 
 # Before JAX is imported. Child processes inherit all of it, so that tests never touch the user's caches.
