@@ -16,6 +16,16 @@ from cnn.inspect.measures import Save
 from cnn.inspect.network import Layer
 from cnn.inspect.words import numbers, shape, soft, text
 
+RELATIVES = {  # of ReLU, that networks use in its place
+    "relu6": " This network uses ReLU6, which also cuts what is above 6.",
+    "leaky_relu": " This network uses a leaky ReLU: negative values are made small instead of 0.",
+    "silu": " This network uses SiLU, a smooth relative: small negative values pass a little.",
+    "gelu": " This network uses GELU, a smooth relative: small negative values pass a little.",
+    "hard_swish": " This network uses hard swish, a relative in which small negative values pass a little.",
+    "tanh": " This network uses tanh instead, which squeezes every value between -1 and 1.",
+    "sigmoid": " This network uses a sigmoid instead, which squeezes every value between 0 and 1.",
+}
+
 
 def write(f: Findings, folder: Path, at: float = 0.5, dpi: int = 100) -> tuple[Path, list[str]]:
     """Writes the PNG files and index.html; returns the page's path and the names of the PNG files."""
@@ -117,20 +127,13 @@ def _convolution(f: Findings, conv: Layer, paint: draw.Painter, save: Save) -> I
     same = act is not None and act.shape == conv.shape
     source = f.values[act.name if same else conv.name]
     channel = int(source.reshape(-1, source.shape[-1]).std(axis=0).argmax())
-    yield (
-        "<h2>Activation: ReLU</h2>"
-        if act is None or act.kind == "relu"
-        else f"<h2>Activation: {act.kind}</h2>"
-    )
+    kind = act.kind if act is not None else "relu"
+    yield f"<h2>Activation: {'ReLU' if kind == 'relu' else kind}</h2>"
+    norm = " A normalisation in front of it brings each channel to a common scale first."
     yield text(
         "Sums of sums are still only sums: without something in between, all layers together could do no more than "
         "one. ReLU keeps what is positive and sets the rest to 0: 'the pattern is here' passes, 'its opposite is "
-        "here' does not."
-        + (
-            " A normalisation in front of it brings each channel to a common scale first."
-            if _normed(f, conv)
-            else ""
-        )
+        "here' does not." + RELATIVES.get(kind, "") + (norm if _normed(f, conv) else "")
     )
     if same:
         zero = float((f.values[act.name] == 0).mean())

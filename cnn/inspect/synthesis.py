@@ -20,7 +20,7 @@ class Excited(NamedTuple):
     """What gradient ascent found for some channels of a layer.
 
     Attributes:
-      inputs: [n, *space, c], as the network takes them.
+      inputs: [n, *space, c], as the network takes them; only what the unit sees.
       before, after: the unit's value (of a ReLU its input) on the first noise and on the result, [n].
     """
 
@@ -94,7 +94,15 @@ def excite(
             np.asarray(blur_every > 0 and count % blur_every == 0 and count < steps),
         )
     after = measure(network.variables, z)
-    return Excited(np.asarray(z) * spread + centre, np.asarray(before), np.asarray(after))
+    seen = tuple(
+        slice(
+            int(max(reach.low + reach.jump * at, 0)),
+            int(min(reach.high + reach.jump * at, size - 1)) + 1,
+        )
+        for reach, at, size in zip(trace.layers[name].reach, middle, canvas, strict=True)
+    )
+    pictures = (np.asarray(z) * spread + centre)[(slice(None), *seen)]
+    return Excited(pictures, np.asarray(before), np.asarray(after))
 
 
 def _side(field: Number, size: int, stride: int) -> int:
