@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
     )
     add_network(parser)
     parser.add_argument(
-        "--out", default="", metavar="DIR", help="default: inspect/NAME in the workdir"
+        "--out", default="", metavar="DIR", help="default: inspect/NAME in the workdir, or here"
     )
     parser.add_argument(
         "--layers", default="", metavar="REGEX", help="which layers; default: the stages"
