@@ -44,6 +44,9 @@ SLOW = (
     "*test_verbs.py::test_prepare_show_check",
     "*test_pipeline.py::test_a_program_ends*",
     "*test_resnet.py::test_remat*",
+    "*test_statistics.py::test_coverage*[[]bca*",
+    "*test_statistics.py::test_coverage*[[]mcnemar*",
+    "*test_statistics.py::test_coverage*[[]paired bootstrap*",
     "*test_step.py::test_remat*",
     "*test_predict.py::test_series",
 )
