@@ -23,6 +23,7 @@ VERBS: dict[str, Entry] = {
     "predict": Entry("cnn.predict:main", "predict files, folders or globs: a run's checkpoint, or pretrained"),
     "convert": Entry("cnn.convert.verb:main", "weights of PyTorch, timm, torchvision as a checkpoint"),
     "inspect": Entry("cnn.inspect.verb:main", "look inside a trained network on an input of yours"),
+    "report": Entry("cnn.report:main", "one page about a run, or about several with intervals"),
     "data": Entry("cnn.data.verbs:main", "prepare, show and check a data set"),
     "list": Entry("cnn.listing:main", "what there is: models, tasks, datasets, transforms, configs"),
     "doctor": Entry("cnn.doctor:main", "versions, devices, caches; what is missing and how to mend it"),

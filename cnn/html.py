@@ -57,11 +57,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], marked: Sequence[i
       marked: rows to stand out.
     """
     rows = [[str(cell) for cell in row] for row in rows]
-    number = [bool(rows) and rows[0][i][:1] in "0123456789+-." and rows[0][i] != "" for i in range(len(head))]
+    number = [
+        bool(rows) and rows[0][i][:1] in "0123456789+-." and rows[0][i] != ""
+        for i in range(len(head))
+    ]
 
     def line(cells: Sequence[str], tag: str, mark: str = "") -> str:
         kinds = (" class='n'" if right else "" for right in number)
-        made = (f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
+        made = (
+            f"<{tag}{kind}>{escape(cell)}</{tag}>" for cell, kind in zip(cells, kinds, strict=True)
+        )
         return f"<tr{mark}>{''.join(made)}</tr>"
 
     lines = [line(head, "th")]

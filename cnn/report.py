@@ -7,7 +7,6 @@ Every training run leaves its own page. It is made of summary.json, metrics.json
 task's words.
 """
 
-import dataclasses
 import io
 import json
 import sys
@@ -15,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnn import flags, html
 from cnn import config as configs
+from cnn import flags, html
 from cnn.errors import UserError
 from cnn.figures import figure
 from cnn.html import escape
 from cnn.metrics import mean_interval, wilson_interval
+from cnn.runs import Done, curve, groups, plain, read, scalars
 from cnn.workdir import flat, write_text
-from cnn.writers import read_metrics
 
 FILE = "report.html"
 PARTS = {  # of a run's time, with what the clock calls them
@@ -32,47 +31,7 @@ PARTS = {  # of a run's time, with what the clock calls them
     "saving": "save_seconds",
     "compilation": "compile_seconds",
 }
-NAMED = ("model.name", "input.dataset")
 COLOURS = ("#3b6ea5", "#c0504d", "#4f9d69", "#8064a2", "#e0a030", "#9aa7b3")
-
-
-@dataclasses.dataclass(frozen=True)
-class Done:
-    """A finished run, as its folder tells it."""
-
-    folder: Path
-    summary: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Fields by dotted name, but the seed."""
-        return {key: value for key, value in flat(self.summary["config"]).items() if key != "seed"}
-
-    @property
-    def name(self) -> str:
-        data = self.summary["config"]["input"]["dataset"]
-        return f"{self.summary['config']['model']['name']} on {data}"
-
-
-def read(folder: str | Path) -> Done:
-    """A run's folder.
-
-    Raises:
-      UserError: there is no finished run in it, or its summary is damaged.
-    """
-    folder = Path(folder)
-    path = folder / "summary.json"
-    if not path.is_file():
-        raise UserError(f"'{folder}' holds no finished run (no summary.json); give a run's workdir")
-    try:
-        summary = json.loads(path.read_text())
-        missing = [key for key in ("config", "test", "baselines") if not isinstance(summary[key], dict)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); run the training command again") from error
-    if missing:
-        raise UserError(f"{path} is damaged: '{missing[0]}' is no group; run the training command again")
-    return Done(folder, summary, read_metrics(folder / "metrics.jsonl"))
 
 
 def leave(folder: Path) -> None:
@@ -94,11 +53,18 @@ def one(run: Done) -> str:
         "<h2>Curves</h2>",
         *_pictures(run, [p for p in pictures if Path(p).stem == "curves"] or [""]),
         "<h2>Data</h2>",
-        html.table(("", ""), _card(summary.get("data") or {"dataset": summary["config"]["input"]["dataset"]})),
+        html.table(
+            ("", ""),
+            _card(summary.get("data") or {"dataset": summary["config"]["input"]["dataset"]}),
+        ),
     ]
     others = [p for p in pictures if Path(p).stem != "curves"]
     body += ["<h2>Pictures</h2>", *_pictures(run, others)] if others else []
-    body += [*_timing(summary.get("timing", {})), *_config(summary["config"]), *_environment(summary)]
+    body += [
+        *_timing(summary.get("timing", {})),
+        *_config(summary["config"]),
+        *_environment(summary),
+    ]
     return html.page(run.name, body)
 
 
@@ -110,16 +76,12 @@ def _headline(run: Done) -> str:
         if best.get("best_value") is not None and best.get("best_step") is not None
         else ""
     )
-    parameters, steps, seed = summary.get("parameters", 0), summary.get("steps", 0), summary["config"]["seed"]
+    parameters, steps, seed = (
+        summary.get("parameters", 0),
+        summary.get("steps", 0),
+        summary["config"]["seed"],
+    )
     return f"{parameters:,} parameters, {steps:,} steps, seed {seed}{watched}. {run.folder}"
-
-
-def _scalars(found: dict[str, Any]) -> dict[str, float]:
-    return {
-        key: value
-        for key, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and key != "examples"
-    }
 
 
 def _metrics(run: Done) -> Iterator[str]:
@@ -128,15 +90,15 @@ def _metrics(run: Done) -> Iterator[str]:
     if not test:
         yield "<p>No test split was scored.</p>"
         return
-    values, count = _scalars(test), test.get("examples", 0)
+    values, count = scalars(test), test.get("examples", 0)
     rows = [(name, _number(value), _proportion(value, count)) for name, value in values.items()]
     yield f"<p>{escape(str(test.get('split', '')))}: {count:,} examples, each scored once.</p>"
     yield html.table(("metric", "value", "95 % interval over examples"), rows)
     yield (
-        "<p class='soft'>Wilson's interval, of metrics that are a share of the examples. It says how far other examples "
-        "could move the number, not other seeds: give several runs to cnn report for that.</p>"
+        "<p class='soft'>Wilson's interval, of metrics that are a share of the examples. It says how far other "
+        "examples could move the number, not other seeds: give several runs to cnn report for that.</p>"
     )
-    baselines = {name: _scalars(found) for name, found in run.summary["baselines"].items()}
+    baselines = {name: scalars(found) for name, found in run.summary["baselines"].items()}
     if not baselines:
         return
     yield "<h3>Beside the baselines</h3>"
@@ -150,7 +112,11 @@ def _metrics(run: Done) -> Iterator[str]:
     rows = [(name, *(_number(found.get(n)) for n in names)) for name, found in ranked]
     place = [name for name, _ in ranked].index(me)
     yield html.table(("", *names), rows, marked=[place])
-    kind, words = ("good", "The network is best.") if place == 0 else ("bad", f"{ranked[0][0]} scores higher than this run.")
+    kind, words = (
+        ("good", "The network is best.")
+        if place == 0
+        else ("bad", f"{ranked[0][0]} scores higher than this run.")
+    )
     yield f"<p class='{kind}'>{escape(words)}</p>"
 
 
@@ -177,7 +143,9 @@ def _card(data: dict[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             text = ", ".join(f"{name}: {_number(number)}" for name, number in value.items())
         elif isinstance(value, list):
-            text = ", ".join(map(str, value[:20])) + (f", ... ({len(value)})" if len(value) > 20 else "")
+            text = ", ".join(map(str, value[:20])) + (
+                f", ... ({len(value)})" if len(value) > 20 else ""
+            )
         else:
             text = str(value)
         rows.append((key.replace("_", " "), text or "none"))
@@ -193,26 +161,58 @@ def _timing(timing: dict[str, Any]) -> Iterator[str]:
     spent["the rest: data, baselines, pictures"] = max(total - sum(spent.values()), 0)
     yield f"<h2>Time</h2>\n<p>{total:.1f} s in all.</p>"
     cells = [
-        f"<span style='display:inline-block;height:1.4rem;width:{100 * seconds / total:.2f}%;background:{colour}'></span>"
+        "<span "
+        f"style='display:inline-block;height:1.4rem;width:{100 * seconds / total:.2f}%;background:{colour}'></span>"
         for seconds, colour in zip(spent.values(), COLOURS, strict=True)
     ]
-    yield f"<div style='white-space:nowrap;line-height:0;overflow:hidden' role='img' aria-label='shares'>{''.join(cells)}</div>"
-    yield "<p>" + " ".join(
-        f"<span style='color:{colour}'>&#9632;</span> {escape(name)} {seconds:.1f} s ({seconds / total:.0%})"
-        for (name, seconds), colour in zip(spent.items(), COLOURS, strict=True)
-    ) + "</p>"
-    keys = ("step_ms", "bare_step_ms", "overhead", "input_wait", "examples_per_second", "cache_hits", "cache_misses")
-    yield html.table(("", ""), [(key.replace("_", " "), _number(timing[key])) for key in keys if timing.get(key) is not None])
+    style = "white-space:nowrap;line-height:0;overflow:hidden"
+    yield f"<div style='{style}' role='img' aria-label='shares'>{''.join(cells)}</div>"
+    yield (
+        "<p>"
+        + " ".join(
+            f"<span style='color:{colour}'>&#9632;</span> {escape(name)} {seconds:.1f} s ({seconds / total:.0%})"
+            for (name, seconds), colour in zip(spent.items(), COLOURS, strict=True)
+        )
+        + "</p>"
+    )
+    keys = (
+        "step_ms",
+        "bare_step_ms",
+        "overhead",
+        "input_wait",
+        "examples_per_second",
+        "cache_hits",
+        "cache_misses",
+    )
+    yield html.table(
+        ("", ""),
+        [
+            (key.replace("_", " "), _number(timing[key]))
+            for key in keys
+            if timing.get(key) is not None
+        ],
+    )
 
 
 def _config(config: dict[str, Any]) -> Iterator[str]:
     default, mine = flat(json.loads(configs.to_json(configs.default()))), flat(config)
     changed = [key for key in mine if mine[key] != default.get(key)]
     yield "<h2>Config</h2>"
-    rows = [(key, _plain(mine[key]), _plain(default[key]) if key in default else "(option)") for key in sorted(changed)]
-    yield html.details(f"{len(changed)} fields that differ from the default", html.table(("field", "value", "default"), rows), True)
+    rows = [
+        (key, plain(mine[key]), plain(default[key]) if key in default else "(option)")
+        for key in sorted(changed)
+    ]
+    yield html.details(
+        f"{len(changed)} fields that differ from the default",
+        html.table(("field", "value", "default"), rows),
+        True,
+    )
     every = sorted(mine)
-    table = html.table(("field", "value"), [(key, _plain(mine[key])) for key in every], [every.index(k) for k in changed])
+    table = html.table(
+        ("field", "value"),
+        [(key, plain(mine[key])) for key in every],
+        [every.index(k) for k in changed],
+    )
     yield html.details(f"All {len(mine)} fields; bold: not the default", table)
 
 
@@ -222,44 +222,32 @@ def _environment(summary: dict[str, Any]) -> Iterator[str]:
     yield html.table(("", ""), [(key, str(value)) for key, value in found.items()])
 
 
-def _plain(value: Any) -> str:
-    return "not set" if value is None else "''" if value == "" else str(value)
-
-
 def _number(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:.4f}"
+        if abs(value) < 100
+        else f"{value:,.0f}"
+    )
 
 
 # Several runs
 
 
-def groups(runs: Sequence[Done]) -> dict[str, list[Done]]:
-    """Runs that differ in their seed alone, named by the fields in which the groups differ."""
-    found: list[list[Done]] = []
-    for run in runs:
-        same = next((group for group in found if group[0].config == run.config), None)
-        found.append([run]) if same is None else same.append(run)
-    fields = sorted({key for group in found for key in group[0].config})
-    differ = [k for k in fields if len({json.dumps(group[0].config.get(k)) for group in found}) > 1]
-    named = {}
-    for group in found:
-        # The name says model and data already.
-        words = [f"{k.rpartition('.')[2]}={_plain(group[0].config.get(k))}" for k in differ if k not in NAMED]
-        named[f"{group[0].name} {' '.join(words)}".strip()[:120]] = group
-    return named
-
-
 def several(runs: Sequence[Done]) -> str:
     """The page about several runs."""
     named = groups(runs)
-    names = list(dict.fromkeys(key for run in runs for key in _scalars(run.summary["test"])))
+    names = list(dict.fromkeys(key for run in runs for key in scalars(run.summary["test"])))
     rows = []
     for name, group in named.items():
         cells = []
         for metric in names:
-            values = [v for run in group if (v := _scalars(run.summary["test"]).get(metric)) is not None]
+            values = [
+                v for run in group if (v := scalars(run.summary["test"]).get(metric)) is not None
+            ]
             cells.append(_interval(values))
         rows.append((name, str(len(group)), *cells))
     body = [
@@ -268,12 +256,20 @@ def several(runs: Sequence[Done]) -> str:
         html.table(("config", "seeds", *names), rows),
         "<p class='soft'>Means over the seeds with 95 % t intervals; one seed has none.</p>",
         "<h2>Curves</h2>",
-        html.image(_curves(named), "curves of all configs", "Means over the seeds; bands: 95 % t intervals of the mean."),
+        html.image(
+            _curves(named),
+            "curves of all configs",
+            "Means over the seeds; bands: 95 % t intervals of the mean.",
+        ),
         "<h2>Runs</h2>",
     ]
     for name, group in named.items():
         lines = [
-            (str(run.summary["config"]["seed"]), *(_number(_scalars(run.summary["test"]).get(m)) for m in names), str(run.folder))
+            (
+                str(run.summary["config"]["seed"]),
+                *(_number(scalars(run.summary["test"]).get(m)) for m in names),
+                str(run.folder),
+            )
             for run in group
         ]
         body.append(f"<h3>{escape(name)}</h3>" + html.table(("seed", *names, "folder"), lines))
@@ -288,13 +284,6 @@ def _interval(values: Sequence[float]) -> str:
     return f"{found.mean:.4f}" + (f" +- {found.half_width:.4f}" if found.n > 1 else "")
 
 
-def curve(group: Sequence[Done], key: str) -> tuple[list[int], list[Any]]:
-    """The steps at which all runs of a group logged `key`, and the interval of its mean at each."""
-    logged = [{row["step"]: row[key] for row in run.rows if row.get(key) is not None} for run in group]
-    steps = sorted(set.intersection(*(set(one) for one in logged)))
-    return steps, [mean_interval([one[step] for one in logged]) for step in steps]
-
-
 def _curves(named: dict[str, list[Done]]) -> bytes:
     logged = {key for group in named.values() for run in group for row in run.rows for key in row}
     keys = ["loss", *sorted(key for key in logged if key.startswith("eval/"))]
@@ -305,9 +294,21 @@ def _curves(named: dict[str, list[Done]]) -> bytes:
         for colour, (name, group) in enumerate(named.items()):
             steps, found = curve(group, key)
             if steps:
-                axes.plot(steps, [i.mean for i in found], color=f"C{colour}", lw=1.4, label=name if place == 1 else None)
+                axes.plot(
+                    steps,
+                    [i.mean for i in found],
+                    color=f"C{colour}",
+                    lw=1.4,
+                    label=name if place == 1 else None,
+                )
                 if len(group) > 1:
-                    axes.fill_between(steps, [i.low for i in found], [i.high for i in found], color=f"C{colour}", alpha=0.2)
+                    axes.fill_between(
+                        steps,
+                        [i.low for i in found],
+                        [i.high for i in found],
+                        color=f"C{colour}",
+                        alpha=0.2,
+                    )
         axes.set(title=key, xlabel="step")
     if len(named) > 1:
         sheet.legend(loc="outside lower center", fontsize=7)
@@ -320,7 +321,12 @@ def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("report", __doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="workdirs of finished runs")
-    parser.add_argument("--out", default="", metavar="FILE", help="default: report.html in the run, or here for several")
+    parser.add_argument(
+        "--out",
+        default="",
+        metavar="FILE",
+        help="default: report.html in the run, or here for several",
+    )
     args, _ = parser.parse(argv)
     runs = [read(folder) for folder in args.runs]
     path = Path(args.out) if args.out else runs[0].folder / FILE if len(runs) == 1 else Path(FILE)

@@ -24,7 +24,7 @@ RANKS = {
     "cnn.tasks": 4,
     "cnn.step": 5,
     "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.verbs": 6, "cnn.doctor": 6,
-    "cnn.listing": 6, "cnn.convert.verb": 6,
+    "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6,
     "configs": 7,
     "experiments": 8,
 }  # fmt: skip
@@ -39,11 +39,11 @@ STRANGERS = {
 }
 NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
-    "cnn.data", "cnn.transforms", "cnn.listing", "cnn.doctor",
+    "cnn.data", "cnn.transforms", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
     "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
     "cnn.native.build", "cnn.native.onednn",
 )  # fmt: skip
-REFERENCES = "experiments.parity"  # runs other frameworks on purpose, to compare
+REFERENCES = ("experiments.parity", "experiments.benchmarks")  # run other frameworks on purpose, to compare
 BANNED_MODULES = ("tensorflow", "torch", "pickle", "dill", "cloudpickle", "clu")
 
 
@@ -165,7 +165,7 @@ def test_banned_modules_are_not_imported(banned):
     users = [
         name
         for name in TREES
-        if not (name.startswith("tests") or in_package(name, REFERENCES))
+        if not (name.startswith("tests") or any(in_package(name, folder) for folder in REFERENCES))
         and any(in_package(target, banned) for target in imports_of(name))
     ]
     assert not users

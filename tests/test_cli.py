@@ -209,11 +209,11 @@ def test_list_json_of_each_kind(kind, capsys):
 
 def test_list_models_says_what_they_are_made_of(capsys, monkeypatch):
     assert cli.main(["list", "models", "resnet50", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["models"]
+    row = next(r for r in json.loads(capsys.readouterr().out)["models"] if r["name"] == "resnet50")
     assert row["parameters"] == 25_557_032 and round(row["macs"] / 1e9, 2) == 4.09
     assert row["input"] == [224, 224, 3] and row["channels"] == [256, 512, 1024, 2048]
     assert cli.main(["list", "models", "resnet50"]) == 0
-    assert re.search(r"resnet50 +25,557,032 +4\.089 +224x224x3 +4x256 8x512", capsys.readouterr().out)
+    assert re.search(r"(?m)^resnet50 +25,557,032 +4\.089 +224x224x3 +4x256 8x512", capsys.readouterr().out)
     monkeypatch.setattr("cnn.models.facts.stored", lambda: {})
     assert cli.main(["list", "models", "resnet50"]) == 2
     assert "python -m cnn.models.facts" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_the_smoke_form_trains(path, tmp_path, capfd):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [2, 4]
     out, err = capfd.readouterr()
-    assert err == "" and "summary and pictures" in out
+    assert err == "" and "summary, pictures and report.html" in out
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -28,7 +28,9 @@ class Activity(NamedTuple):
     dead: int | None
 
 
-def activity(network: Network, inputs: Float[np.ndarray, "n *space c"], batch: int = 16) -> dict[str, Activity]:
+def activity(
+    network: Network, inputs: Float[np.ndarray, "n *space c"], batch: int = 16
+) -> dict[str, Activity]:
     """Statistics of every layer over the inputs, {name: Activity}; each example counts once."""
     size = min(batch, len(inputs))
     trace = network.trace((size, *inputs.shape[1:]))
@@ -44,7 +46,10 @@ def activity(network: Network, inputs: Float[np.ndarray, "n *space c"], batch: i
         rows = [part[name] for part in parts]
         count = sum(float(row["count"]) for row in rows)
         mean = sum(float(row["sum"]) for row in rows) / count
-        square = sum(float(row["centred"]) + float(row["count"]) * (float(row["mean"]) - mean) ** 2 for row in rows)
+        square = sum(
+            float(row["centred"]) + float(row["count"]) * (float(row["mean"]) - mean) ** 2
+            for row in rows
+        )
         top = np.max([row["top"] for row in rows], axis=0)
         found[name] = Activity(
             mean,
@@ -127,7 +132,11 @@ def top_patches(
     for column, channel in enumerate(channels):
         rows = np.argsort(-best[:, column], kind="stable")[:count]
         patches[channel] = [
-            Patch(int(i), float(best[i, column]), _window(layer, int(where[i, column]), inputs.shape[1:-1]))
+            Patch(
+                int(i),
+                float(best[i, column]),
+                _window(layer, int(where[i, column]), inputs.shape[1:-1]),
+            )
             for i in rows
         ]
     return patches
@@ -137,6 +146,8 @@ def _window(layer: Any, position: int, space: Sequence[int]) -> tuple[slice, ...
     places = np.unravel_index(position, layer.shape[:-1])
     window = []
     for reach, place, size in zip(layer.reach, places, space, strict=True):
-        low, high = (np.clip(edge + reach.jump * place, 0, size - 1) for edge in (reach.low, reach.high))
+        low, high = (
+            np.clip(edge + reach.jump * place, 0, size - 1) for edge in (reach.low, reach.high)
+        )
         window.append(slice(int(low), int(high) + 1))
     return tuple(window)

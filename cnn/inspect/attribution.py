@@ -12,11 +12,17 @@ from jaxtyping import Array, Float
 
 from cnn.inspect.network import Layer, Network, Trace
 
-EFFECTIVE = 1 - 0.9545  # of the largest gradient: Luo et al. count what is above two standard deviations
+EFFECTIVE = (
+    1 - 0.9545
+)  # of the largest gradient: Luo et al. count what is above two standard deviations
 
 
 def grad_cam(
-    network: Network, x: Float[Array, "1 *space c"], target: int, layers: Sequence[str], output: str = "logits"
+    network: Network,
+    x: Float[np.ndarray, "1 *space c"],
+    target: int,
+    layers: Sequence[str],
+    output: str = "logits",
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """Where each layer holds evidence for class `target`, [*space of the layer], not negative.
 
@@ -45,7 +51,9 @@ def grad_cam(
     return maps
 
 
-def over_input(values: Float[np.ndarray, "..."], layer: Layer, size: Sequence[int]) -> Float[np.ndarray, "..."]:
+def over_input(
+    values: Float[np.ndarray, "..."], layer: Layer, size: Sequence[int]
+) -> Float[np.ndarray, "..."]:
     """A map of a layer laid over the input: each position at the centre of its receptive field, linear between.
 
     Args:
@@ -82,7 +90,8 @@ def occlusion(
         for size, wide, stride in zip(space, window, step, strict=True)
     ]
     places = [
-        (0, *(slice(s, s + w) for s, w in zip(corner, window, strict=True))) for corner in product(*starts)
+        (0, *(slice(s, s + w) for s, w in zip(corner, window, strict=True)))
+        for corner in product(*starts)
     ]
     whole = score(np.repeat(x, batch, axis=0))[0]
     falls, counts = np.zeros(space), np.zeros(space)
@@ -106,7 +115,11 @@ def occlusion_windows(space: Sequence[int]) -> tuple[tuple[int, ...], tuple[int,
 
 
 def effective_field(
-    network: Network, x: Float[np.ndarray, "1 *space c"], layers: Sequence[str], samples: int = 8, seed: int = 0
+    network: Network,
+    x: Float[np.ndarray, "1 *space c"],
+    layers: Sequence[str],
+    samples: int = 8,
+    seed: int = 0,
 ) -> dict[str, Float[np.ndarray, "..."]]:
     """|d(middle position of a layer, all its channels) / d input|, [*space], largest value 1.
 
@@ -118,7 +131,9 @@ def effective_field(
     noisy = (x + noise).astype(np.float32)
     found = {}
     for name in layers:
-        gradient = np.asarray(jax.device_get(_middle_gradient(trace, name)(network.variables, noisy)))
+        gradient = np.asarray(
+            jax.device_get(_middle_gradient(trace, name)(network.variables, noisy))
+        )
         size = np.abs(gradient).mean(axis=0).sum(axis=-1)
         found[name] = size / max(size.max(), np.finfo(np.float32).tiny)
     return found
@@ -138,4 +153,8 @@ def _middle_gradient(trace: Trace, name: str) -> Callable[..., Array]:
 
 def effective_size(field: Float[np.ndarray, "..."]) -> float:
     """Side of the square (cube) with as many positions as have at least 4.55 % of the largest gradient."""
-    return float((field >= EFFECTIVE * field.max()).sum() ** (1 / field.ndim)) if field.max() > 0 else math.nan
+    return (
+        float((field >= EFFECTIVE * field.max()).sum() ** (1 / field.ndim))
+        if field.max() > 0
+        else math.nan
+    )

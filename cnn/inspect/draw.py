@@ -10,6 +10,7 @@ from cnn.inspect.activity import Patch
 from cnn.inspect.attribution import EFFECTIVE
 from cnn.inspect.findings import Findings
 from cnn.inspect.network import Layer
+from cnn.inspect.receptive import Number
 
 BLUE, RED, GREY, GREEN = "#3b6ea5", "#c0504d", "#8c8c8c", "#4f9d69"
 FILTERS = 64
@@ -31,7 +32,9 @@ class Painter:
         """A volume's slice; other ranks as they are. The first `rank` axes are space."""
         return values[int(self.at * len(values))] if rank == 3 else values
 
-    def map(self, axes: Any, values: np.ndarray, title: str = "", signed: bool = False, **options: Any) -> None:
+    def map(
+        self, axes: Any, values: np.ndarray, title: str = "", signed: bool = False, **options: Any
+    ) -> None:
         """One value per position. Signed ones are red and blue around a white 0."""
         shown = self.cut(values, values.ndim)
         if shown.ndim == 1:
@@ -40,7 +43,9 @@ class Painter:
             axes.tick_params(labelsize=7)
         else:
             most = max(float(np.abs(shown).max()), 1e-12)
-            scale = {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "viridis"}
+            scale = (
+                {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "viridis"}
+            )
             axes.imshow(shown, **(scale | options))
             bare(axes)
         axes.set_title(title, fontsize=9)
@@ -73,7 +78,9 @@ def bare(axes: Any) -> None:
     axes.set_yticks([])
 
 
-def grid(count: int, columns: int, width: float = 1.6, height: float = 1.75, **options: Any) -> tuple[Any, list[Any]]:
+def grid(
+    count: int, columns: int, width: float = 1.6, height: float = 1.75, **options: Any
+) -> tuple[Any, list[Any]]:
     """A figure with `count` axes in rows of `columns`."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -121,12 +128,17 @@ def filters(f: Findings, layer: Layer, paint: Painter) -> Any | None:
 def worked(f: Findings, conv: Layer, after: Layer | None, channel: int, paint: Painter) -> Any:
     """One filter at work: the input, the filter, its map, and the map behind the activation."""
     kernel = f.parameter(conv, "kernel")
-    parts: list[tuple[str, Callable[[Any, str], None]]] = [("input", lambda a, t: paint.raw(a, f.raw, t))]
+    parts: list[tuple[str, Callable[[Any, str], None]]] = [
+        ("input", lambda a, t: paint.raw(a, f.raw, t))
+    ]
     if kernel is not None and kernel.ndim - 2 < 3:
         weights = kernel[..., channel].mean(axis=-1)
         parts.append((f"filter {channel}", lambda a, t: paint.map(a, weights, t, signed=True)))
     parts.append(
-        (f"channel {channel} of {conv.name}", lambda a, t: paint.map(a, f.values[conv.name][..., channel], t, True))
+        (
+            f"channel {channel} of {conv.name}",
+            lambda a, t: paint.map(a, f.values[conv.name][..., channel], t, True),
+        )
     )
     if after is not None:
         before = f.values[f"{after.name}:in"][..., channel]
@@ -182,7 +194,9 @@ def excited(f: Findings, layer: Layer, paint: Painter) -> Any:
 def _filled(f: Findings, layer: Layer, patch: Patch) -> np.ndarray:
     """What a position sees of an input: grey where it looks over the border, so that all are of one size."""
     found = f.examples[patch.index][patch.window]
-    full = [int(min(size, whole)) for size, whole in zip(layer.field, f.raw.shape[:-1], strict=True)]
+    full = [
+        int(min(size, whole)) for size, whole in zip(layer.field, f.raw.shape[:-1], strict=True)
+    ]
     sides = []
     for have, want, part in zip(found.shape[:-1], full, patch.window, strict=True):
         missing = max(want - have, 0)
@@ -198,7 +212,13 @@ def evidence(f: Findings, contributions: dict[str, np.ndarray], features: str) -
     sheet = figure(7.5, 3.2)
     axes = sheet.add_subplot()
     for i, (name, values) in enumerate(contributions.items()):
-        axes.bar(np.arange(len(order)) + 0.4 * i - 0.2, values[order], 0.38, color=(BLUE, GREY)[i], label=name)
+        axes.bar(
+            np.arange(len(order)) + 0.4 * i - 0.2,
+            values[order],
+            0.38,
+            color=(BLUE, GREY)[i],
+            label=name,
+        )
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(range(len(order)), [str(i) for i in order])
     axes.set(xlabel=f"{features} (largest first)", ylabel="weight x feature")
@@ -213,7 +233,10 @@ def softmax(f: Findings) -> Any:
     names = [f.classes[i] if f.classes else str(i) for i in order]
     sheet = figure(8.0, 0.9 + 0.27 * len(order))
     left, right = sheet.subplots(1, 2)
-    for axes, values, title in ((left, logits, "logits"), (right, f.probs, "probabilities (softmax)")):
+    for axes, values, title in (
+        (left, logits, "logits"),
+        (right, f.probs, "probabilities (softmax)"),
+    ):
         colours = [BLUE if i == f.target else GREY for i in order]
         axes.barh(range(len(order)), values[order], color=colours)
         axes.set_title(title, fontsize=10)
@@ -225,10 +248,14 @@ def softmax(f: Findings) -> Any:
     return sheet
 
 
-def overlaid(f: Findings, overlays: Sequence[tuple[str, np.ndarray]], paint: Painter, signed: bool = False) -> Any:
+def overlaid(
+    f: Findings, overlays: Sequence[tuple[str, np.ndarray]], paint: Painter, signed: bool = False
+) -> Any:
     """The input, and maps of its own size laid over it."""
     flat = f.raw.ndim == 2
-    sheet, axes = grid(1 + len(overlays), 1 if flat else 4, 8.0 if flat else 2.6, 1.6 if flat else 2.8)
+    sheet, axes = grid(
+        1 + len(overlays), 1 if flat else 4, 8.0 if flat else 2.6, 1.6 if flat else 2.8
+    )
     paint.raw(axes[0], f.raw, "input")
     for one, (title, values) in zip(axes[1:], overlays, strict=True):
         paint.raw(one, f.raw, title, faint=True)
@@ -246,12 +273,19 @@ def overlaid(f: Findings, overlays: Sequence[tuple[str, np.ndarray]], paint: Pai
 
 def fields(f: Findings, paint: Painter) -> Any:
     """What the middle position of each stage depends on: how strongly, and how far it could."""
-    sheet, axes = grid(len(f.stages), 4, 2.6 if f.raw.ndim > 2 else 4.0, 2.8 if f.raw.ndim > 2 else 2.2)
+    sheet, axes = grid(
+        len(f.stages), 4, 2.6 if f.raw.ndim > 2 else 4.0, 2.8 if f.raw.ndim > 2 else 2.2
+    )
     for one, layer in zip(axes, f.stages, strict=True):
         field = f.effective[layer.name]
         shown, at = paint.cut(field, field.ndim), [size // 2 for size in layer.shape[:-1]]
-        edges = [(r.low + r.jump * p - 0.5, r.high + r.jump * p + 0.5) for r, p in zip(layer.reach, at, strict=True)][-shown.ndim :]
-        edges = [np.clip(edge, -0.5, size - 0.5) for edge, size in zip(edges, shown.shape, strict=True)]
+        edges = [
+            (r.low + r.jump * p - 0.5, r.high + r.jump * p + 0.5)
+            for r, p in zip(layer.reach, at, strict=True)
+        ][-shown.ndim :]
+        edges = [
+            np.clip(edge, -0.5, size - 0.5) for edge, size in zip(edges, shown.shape, strict=True)
+        ]
         title = f"{title_of(layer)}\ncould see {'x'.join(format_field(x) for x in layer.field)}"
         if shown.ndim == 1:
             one.fill_between(range(len(shown)), shown, color=BLUE, alpha=0.6)
@@ -262,7 +296,12 @@ def fields(f: Findings, paint: Painter) -> Any:
             if min(shown.shape) > PRINTED:
                 one.contour(shown, levels=[EFFECTIVE], colors="#7fd1ff", linewidths=0.8)
             (top, bottom), (left, right) = edges
-            one.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color="white", lw=1.6)
+            one.plot(
+                [left, right, right, left, left],
+                [top, top, bottom, bottom, top],
+                color="white",
+                lw=1.6,
+            )
             bare(one)
         one.set_title(title, fontsize=9)
     return sheet
@@ -294,7 +333,10 @@ def equivariance(f: Findings) -> Any | None:
     shown = f.equivariance[layers[0].name].shift
     sheet = figure(8.0, 3.2)
     left, right = sheet.subplots(1, 2, sharey=True)
-    for axes, title, key in ((left, "as trained", "shift"), (right, "blur-pool in place of strides", "blurred")):
+    for axes, title, key in (
+        (left, "as trained", "shift"),
+        (right, "blur-pool in place of strides", "blurred"),
+    ):
         for layer in layers:
             found = getattr(f.equivariance[layer.name], key)
             label = f"{title_of(layer)} (stride {layer.strides[-1]:g})"
@@ -314,5 +356,5 @@ def title_of(layer: Layer) -> str:
     return min((layer.name, *layer.aliases), key=len)
 
 
-def format_field(size: float) -> str:
+def format_field(size: Number) -> str:
     return "all" if np.isinf(size) else f"{size:g}"

@@ -26,10 +26,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.inspect.network import Layer, Network
+from cnn.inspect.receptive import Number
 
 LARGEST = 3  # periods of a large input that wrapping may lay side by side
 SMALL = 96  # positions up to which it may wrap around any number
-Grid = tuple[float, float]  # input positions per position, and the input position of position 0
+Grid = tuple[Number, Number]  # input positions per position, and the input position of position 0
 
 
 class Errors(NamedTuple):
@@ -68,7 +69,12 @@ def equivariance(
     along = (rank,)
     shifts = [2**i for i in range(stride.bit_length()) if 2**i < stride] + [stride]
     shift, blurred = (
-        {k: measured.errors(period, along, lambda v, axes, grid, k=k: _rolled(v, rank, k / grid[0]), soft) for k in shifts}
+        {
+            k: measured.errors(
+                period, along, lambda v, axes, grid, k=k: _rolled(v, rank, k / grid[0]), soft
+            )
+            for k in shifts
+        }
         for soft in (False, True)
     )
     own = network.read(period, [a.name for a in layers])
@@ -82,7 +88,9 @@ def equivariance(
     scale = {}
     if all(x.shape[axis] >= 2 * stride for axis in moved):
         found = measured.errors(_cropped(x, moved, 2 * stride), moved, _halved)
-        small = {a.name for a in layers for axis in moved if x.shape[axis] < 4 * a.strides[axis - 1]}
+        small = {
+            a.name for a in layers for axis in moved if x.shape[axis] < 4 * a.strides[axis - 1]
+        }
         scale = {name: value for name, value in found.items() if name not in small}
     margin = measured.margin(period.shape, along)
     return {
@@ -92,7 +100,7 @@ def equivariance(
             rotation.get(a.name),
             scale.get(a.name),
             border[a.name],
-            _sees(a, rank) <= margin,
+            _sees(a, rank) + stride <= margin,
         )
         for a in layers
     }
@@ -105,16 +113,25 @@ class _Measured:
         self.network, self.layers, self.stride = network, layers, stride
 
     def margin(self, shape: Sequence[int], axes: Sequence[int]) -> int:
-        """Positions to wrap around on each side: all that a layer sees, in whole strides, within reason."""
+        """Positions to wrap around on each side: all that a layer sees, in whole strides, within reason.
+
+        One stride more is for the blurs, each of which sees its own step further.
+        """
         size = min(shape[axis] for axis in axes)
         most = max(size * (LARGEST - 1) // 2, SMALL) // self.stride * self.stride
-        wanted = max(_sees(layer, axis) for layer in self.layers for axis in axes)
-        return min(math.ceil(wanted / self.stride) * self.stride, most) if math.isfinite(wanted) else most
+        wanted = max(_sees(layer, axis) for layer in self.layers for axis in axes) + self.stride
+        return (
+            min(math.ceil(wanted / self.stride) * self.stride, most)
+            if math.isfinite(wanted)
+            else most
+        )
 
     def maps(self, x: Any, axes: Sequence[int], soft: bool = False) -> dict[str, Any]:
         """{layer: map [1, *space, c]} of one period of the input, which has whole strides on `axes`."""
         margin = self.margin(x.shape, axes)
-        wide = np.pad(x, [(margin, margin) if axis in axes else (0, 0) for axis in range(x.ndim)], mode="wrap")
+        wide = np.pad(
+            x, [(margin, margin) if axis in axes else (0, 0) for axis in range(x.ndim)], mode="wrap"
+        )
         found = self.network.read(wide, [layer.name for layer in self.layers], antialias=soft)
         for layer in self.layers:
             for axis in axes:
@@ -130,7 +147,8 @@ class _Measured:
         changed = np.asarray(move(x, axes, (1, 0)), np.float32)
         before, after = self.maps(x, axes, soft), self.maps(changed, axes, soft)
         return {
-            a.name: _error(after[a.name], move(before[a.name], axes, _grid(a, axes))) for a in self.layers
+            a.name: _error(after[a.name], move(before[a.name], axes, _grid(a, axes)))
+            for a in self.layers
         }
 
 
@@ -139,7 +157,7 @@ def _grid(layer: Layer, axes: Sequence[int]) -> Grid:
     return reach.jump, reach.start
 
 
-def _sees(layer: Layer, axis: int) -> float:
+def _sees(layer: Layer, axis: int) -> Number:
     reach = layer.reach[axis - 1]
     return max(-reach.low, reach.high)
 
@@ -169,13 +187,15 @@ def _error(have: Any, want: Any) -> float:
 # Movements of an array along `axes`, of input and maps alike: their grids say how far and about what.
 
 
-def _rolled(x: Any, axis: int, by: float) -> Any:
+def _rolled(x: Any, axis: int, by: Number) -> Any:
     """A circular shift, by interpolation where it is no whole number of positions."""
     if by == round(by):
         return np.roll(x, round(by), axis)
     size = x.shape[axis]
     phase = np.exp(-2j * np.pi * np.fft.rfftfreq(size) * by)
-    if size % 2 == 0:  # the highest frequency has no phase of its own: what is left of it is its real part
+    if (
+        size % 2 == 0
+    ):  # the highest frequency has no phase of its own: what is left of it is its real part
         phase[-1] = phase[-1].real
     phase = phase.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
     return np.fft.irfft(np.fft.rfft(x, axis=axis) * phase, n=size, axis=axis)

@@ -103,7 +103,9 @@ def look(
     trace = network.trace(x.shape)
     layers = chosen(trace, pattern)
     stages = [a for a in (layers if pattern else trace.stages) if a.spatial]
-    values = {key: value[0] for key, value in network.read(x, list(trace.layers), before=True).items()}
+    values = {
+        key: value[0] for key, value in network.read(x, list(trace.layers), before=True).items()
+    }
     channels = {a.name: most_active(values[a.name], CHANNELS) for a in stages}
     examples = [one for one in examples if not np.array_equal(one, raw)]
     stacked = np.stack([raw, *examples])
@@ -116,7 +118,9 @@ def look(
         probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         target = int(logits.argmax())
         found = grad_cam(network, x, target, names) if names else {}
-        cams = {key: over_input(cam, trace.layers[key], x.shape[1:-1]) for key, cam in found.items()}
+        cams = {
+            key: over_input(cam, trace.layers[key], x.shape[1:-1]) for key, cam in found.items()
+        }
         occluded = occlusion(
             _probability(network, target), x, window, step, x.mean(axis=tuple(range(x.ndim - 1)))
         )
@@ -141,8 +145,12 @@ def look(
         occluded=occluded,
         window=window,
         effective=effective_field(network, x, names),
-        excited={key: excite(network, key, channels[key][:MADE], raw.shape, limits) for key in names},
-        patches={key: top_patches(network, batch, key, channels[key][:MADE]) for key in names} if len(examples) else {},
+        excited={
+            key: excite(network, key, channels[key][:MADE], raw.shape, limits) for key in names
+        },
+        patches={key: top_patches(network, batch, key, channels[key][:MADE]) for key in names}
+        if len(examples)
+        else {},
         examples=stacked if len(examples) else None,
         activity=activity(network, batch),
         equivariance=equivariance(network, x, [a.name for a in measured]),

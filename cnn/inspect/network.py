@@ -15,19 +15,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import Literal
 from jaxtyping import Array, Float
 
 from cnn import tree
 from cnn.errors import UserError
-from cnn.inspect.receptive import CALLS, Reach, inner_jaxpr, input_reaches, reaches
+from cnn.inspect.program import apply, at_stride_1, strides_of
+from cnn.inspect.receptive import Number, Reach, input_reaches, reaches
 from cnn.layers.pool import blur_pool
 
-ACTIVATIONS = ("relu", "relu6", "leaky_relu", "silu", "gelu", "hard_swish", "hard_silu", "elu", "selu", "tanh")
+ACTIVATIONS = (
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "silu",
+    "gelu",
+    "hard_swish",
+    "hard_silu",
+    "elu",
+    "selu",
+    "tanh",
+)
 RECTIFIERS = ("relu", "relu6")  # those that can die
-KINDS = {"Conv": "convolution", "Dense": "dense", "BatchNorm": "norm", "GroupNorm": "norm", "LayerNorm": "norm"}
-FUNCTIONS = {"reduce_window_max": "max_pool", "concatenate": "concat", "tanh": "tanh", "logistic": "sigmoid"}
-IDENTITIES = ("Dropout", "StochasticDepth", "NoNorm")  # hand on what they get, here where nothing trains
+KINDS = {
+    "Conv": "convolution",
+    "Dense": "dense",
+    "BatchNorm": "norm",
+    "GroupNorm": "norm",
+    "LayerNorm": "norm",
+}
+FUNCTIONS = {
+    "reduce_window_max": "max_pool",
+    "concatenate": "concat",
+    "tanh": "tanh",
+    "logistic": "sigmoid",
+}
+IDENTITIES = (
+    "Dropout",
+    "StochasticDepth",
+    "NoNorm",
+)  # hand on what they get, here where nothing trains
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +87,12 @@ class Layer:
         return self.shape[-1]
 
     @property
-    def strides(self) -> tuple[float, ...]:
+    def strides(self) -> tuple[Number, ...]:
         """Input positions per position, for each axis."""
         return tuple(r.jump for r in self.reach)
 
     @property
-    def field(self) -> tuple[float, ...]:
+    def field(self) -> tuple[Number, ...]:
         """Receptive field in input positions, for each axis; math.inf sees all of the input."""
         return tuple(r.size if self.spatial else math.inf for r in self.reach)
 
@@ -112,7 +139,9 @@ class Trace:
         self.outputs: dict[str, str] = {}
         self._name(names, found, params)
 
-    def _name(self, names: list[tuple[str, str]], found: Mapping[Any, Any], params: Mapping[str, Any]) -> None:
+    def _name(
+        self, names: list[tuple[str, str]], found: Mapping[Any, Any], params: Mapping[str, Any]
+    ) -> None:
         jaxpr = self.closed.jaxpr
         returned: dict[Any, list[tuple[str, str]]] = {}
         for variable, name in zip(jaxpr.outvars, names, strict=True):
@@ -129,8 +158,10 @@ class Trace:
             outputs = [kind.removeprefix("out:") for path, kind in who if not path]
             function = _function(equation, found, maker)
             if function and function != "global_pool":
+                source = maker[equation.invars[0]] if function == "avg_pool" else equation
+                inputs = [v for v in source.invars if not isinstance(v, Literal)]
                 above = _path(equation) or next(
-                    (by_variable[v] for v in equation.invars if not isinstance(v, Literal) and v in by_variable), ""
+                    (by_variable[v] for v in inputs if v in by_variable), ""
                 )
                 name, kind = f"{above}/{function}".strip("/"), function
             elif modules:
@@ -141,7 +172,9 @@ class Trace:
                 continue
             name = self._free(name)
             own = re.compile(re.escape(name) + "/[^/]+")
-            aliases = [alias for alias in [*(path for path, _ in modules), *outputs] if alias != name]
+            aliases = [
+                alias for alias in [*(path for path, _ in modules), *outputs] if alias != name
+            ]
             self.layers[name] = Layer(
                 name,
                 kind,
@@ -165,7 +198,9 @@ class Trace:
     def stages(self) -> list[Layer]:
         """What the network offers as its stages, in order."""
         named = [key for key in self.outputs if re.fullmatch(r"stage\d+", key)]
-        return [self.layers[self.outputs[key]] for key in sorted(named, key=lambda key: int(key[5:]))]
+        return [
+            self.layers[self.outputs[key]] for key in sorted(named, key=lambda key: int(key[5:]))
+        ]
 
     def run(
         self,
@@ -192,15 +227,17 @@ class Trace:
             return variable.val if isinstance(variable, Literal) else values[variable]
 
         for equation in jaxpr.eqns:
-            steps = _steps(equation) if antialias else ()
-            params = _at_stride_1(equation) if steps else {}
-            results = _apply(equation, [read(variable) for variable in equation.invars], params)
+            steps = strides_of(equation) if antialias else ()
+            params = at_stride_1(equation) if steps else {}
+            results = apply(equation, [read(variable) for variable in equation.invars], params)
             if steps:
                 results = [blur_pool(results[0], strides=steps)]
             for variable, value in zip(equation.outvars, results, strict=True):
                 values[variable] = value + moved[variable] if variable in moved else value
         found = {name: values[self._variables[name]] for name in taps}
-        return found | {f"{name}:in": read(self._before[name]) for name in before if name in self._before}
+        return found | {
+            f"{name}:in": read(self._before[name]) for name in before if name in self._before
+        }
 
     def rectified(self, name: str) -> bool:
         """Whether the layer is an activation, so that its input can be read too."""
@@ -228,48 +265,20 @@ def _function(equation: Any, found: Mapping[Any, Any], maker: Mapping[Any, Any])
         called = inner[0].params.get("name", "") if inner else ""
     if called in ACTIVATIONS:
         return called
-    operands = [v for v in equation.invars if not isinstance(v, Literal) and found.get(v) is not None]
+    operands = [
+        v for v in equation.invars if not isinstance(v, Literal) and found.get(v) is not None
+    ]
     if name == "add":  # residual where both sides come from the input and are whole feature maps
         shapes = {v.aval.shape for v in operands}
-        return "add" if len(operands) == 2 and len(shapes) == 1 and len(operands[0].aval.shape) > 2 else ""
+        return (
+            "add"
+            if len(operands) == 2 and len(shapes) == 1 and len(operands[0].aval.shape) > 2
+            else ""
+        )
     if name == "div" and operands and operands[0] in maker:
         summed = maker[operands[0]].primitive.name
         return {"reduce_window_sum": "avg_pool", "reduce_sum": "global_pool"}.get(summed, "")
     return FUNCTIONS.get(name, "")
-
-
-def _apply(equation: Any, operands: Sequence[Any], params: Mapping[str, Any]) -> Sequence[Any]:
-    """The results of one operation, `params` replacing some of its parameters."""
-    if equation.primitive.name in CALLS:  # as it stands, so that a derivative of its own stays with it
-        inputs = [v for v in equation.invars if not isinstance(v, Literal)]
-        debug_info = inner_jaxpr(equation).debug_info
-        alone = Jaxpr((), list(dict.fromkeys(inputs)), equation.outvars, [equation], debug_info=debug_info)
-        known = {v: value for v, value in zip(equation.invars, operands, strict=True) if not isinstance(v, Literal)}
-        return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*known.values())
-    result = equation.primitive.bind(*operands, **(equation.params | params))
-    return result if equation.primitive.multiple_results else [result]
-
-
-def _steps(equation: Any) -> tuple[int, ...]:
-    """The strides of a convolution or a max pool with channels last; () where none is above 1."""
-    params = equation.params
-    if equation.primitive.name == "cnn_conv":
-        steps = params["spec"].strides
-    elif equation.primitive.name == "conv_general_dilated":
-        steps = params["window_strides"]
-    elif equation.primitive.name == "reduce_window_max":
-        steps = params["window_strides"][1:-1]
-    else:
-        return ()
-    return tuple(steps) if any(step > 1 for step in steps) else ()
-
-
-def _at_stride_1(equation: Any) -> dict[str, Any]:
-    """The parameters that differ when such a window runs at stride 1."""
-    if "spec" in equation.params:
-        spec = equation.params["spec"]
-        return {"spec": spec._replace(strides=(1,) * len(spec.strides))}
-    return {"window_strides": (1,) * len(equation.params["window_strides"])}
 
 
 class Network:
@@ -283,7 +292,10 @@ class Network:
         if getattr(model, "remat", False):
             model = model.clone(remat=False)  # recomputed blocks would hide what is in them
         self.model = model
-        self.variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+        self.variables = {
+            "params": variables["params"],
+            "batch_stats": variables.get("batch_stats", {}),
+        }
         self.trace = functools.cache(self._trace)
         self._reader = functools.cache(self._make_reader)
 
@@ -291,7 +303,12 @@ class Network:
         return Trace(self.model, self.variables, shape)
 
     def read(
-        self, x: Float[np.ndarray, "b *space c"], names: Sequence[str], *, before: bool = False, antialias: bool = False
+        self,
+        x: Float[np.ndarray, "b *space c"],
+        names: Sequence[str],
+        *,
+        before: bool = False,
+        antialias: bool = False,
     ) -> dict[str, np.ndarray]:
         """The layers' values [b, *space, c] or [b, c] on an input, float32; see `Trace.run`.
 
@@ -302,10 +319,14 @@ class Network:
         found = jax.device_get(run(self.variables, np.asarray(x, np.float32)))
         return {name: np.asarray(value, np.float32) for name, value in found.items()}
 
-    def _make_reader(self, shape: tuple[int, ...], names: tuple[str, ...], before: bool, antialias: bool) -> Any:
+    def _make_reader(
+        self, shape: tuple[int, ...], names: tuple[str, ...], before: bool, antialias: bool
+    ) -> Any:
         trace = self.trace(shape)
         read = names if before else ()
-        return jax.jit(lambda variables, x: trace.run(variables, x, names, before=read, antialias=antialias))
+        return jax.jit(
+            lambda variables, x: trace.run(variables, x, names, before=read, antialias=antialias)
+        )
 
     @functools.cached_property
     def headless(self) -> "Network":
@@ -329,8 +350,14 @@ def chosen(trace: Trace, pattern: str) -> list[Layer]:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UserError(f"--layers '{pattern}' is no regular expression: {error}") from error
-    found = [x for x in trace.layers.values() if any(wanted.search(name) for name in (x.name, *x.aliases))]
+    found = [
+        x
+        for x in trace.layers.values()
+        if any(wanted.search(name) for name in (x.name, *x.aliases))
+    ]
     if not found:
         some = ", ".join(list(trace.layers)[:6])
-        raise UserError(f"--layers '{pattern}' matches no layer; there are {len(trace.layers)}: {some}, ...")
+        raise UserError(
+            f"--layers '{pattern}' matches no layer; there are {len(trace.layers)}: {some}, ..."
+        )
     return found

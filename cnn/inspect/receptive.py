@@ -13,10 +13,22 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
 
-CALLS = ("jit", "pjit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint", "closed_call", "core_call")
+CALLS = (
+    "jit",
+    "pjit",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "remat2",
+    "checkpoint",
+    "closed_call",
+    "core_call",
+)
 # Of one shape in and out, and yet no position stays where it was.
 MOVING = ("rev", "sort", "gather", "scatter", "cumsum", "cumprod", "cummax", "cummin", "fft", "scan", "while", "cond",
           "dynamic_update_slice", "triangular_solve")  # fmt: skip
+
+
+Number = int | float
 
 
 class Reach(NamedTuple):
@@ -30,17 +42,17 @@ class Reach(NamedTuple):
     """
 
     axis: int | None
-    jump: float
-    start: float
-    low: float
-    high: float
+    jump: Number
+    start: Number
+    low: Number
+    high: Number
 
     @property
-    def size(self) -> float:
+    def size(self) -> Number:
         """Input positions that one position depends on, as if the input had no end; math.inf for all."""
         return self.high - self.low + 1
 
-    def window(self, taps: int, stride: float, dilation: int, padding: float, axis: int) -> "Reach":
+    def window(self, taps: int, stride: int, dilation: int, padding: int, axis: int) -> "Reach":
         """After a window of `taps` moved over it, onto `axis` of the result."""
         span = dilation * (taps - 1)
         return Reach(
@@ -60,7 +72,9 @@ class Reach(NamedTuple):
 Reaches = tuple[Reach, ...] | None  # one per spatial axis of the input; None: does not depend on it
 
 
-def reaches(jaxpr: Any, start: Sequence[Reaches], record: Callable[[Any, Reaches], None]) -> list[Reaches]:
+def reaches(
+    jaxpr: Any, start: Sequence[Reaches], record: Callable[[Any, Reaches], None]
+) -> list[Reaches]:
     """The reach of every output of a jaxpr, from those of its inputs; `record` is told every variable's on the way."""
     known: dict[Any, Reaches] = dict(zip(jaxpr.invars, start, strict=True))
     for equation in jaxpr.eqns:
@@ -89,11 +103,23 @@ def _through(equation: Any, operands: list[Reaches]) -> list[Reaches]:
     if name in CALLS:
         return reaches(inner_jaxpr(equation), operands, lambda variable, found: None)
     shapes = [v.aval.shape for v in equation.invars]
-    rule = next((RULES[key] for key in RULES if name == key or key.endswith("*") and name.startswith(key[:-1])), None)
+    rule = next(
+        (
+            RULES[key]
+            for key in RULES
+            if name == key or key.endswith("*") and name.startswith(key[:-1])
+        ),
+        None,
+    )
     if rule is not None:
         moved = rule(params, shapes, operands, equation.outvars[0].aval.shape)
-    elif name not in MOVING and all(_fits(s, v.aval.shape) for s in shapes for v in equation.outvars):
-        moved = [_stretched(o, s, equation.outvars[0].aval.shape) for o, s in zip(operands, shapes, strict=True)]
+    elif name not in MOVING and all(
+        _fits(s, v.aval.shape) for s in shapes for v in equation.outvars
+    ):
+        moved = [
+            _stretched(o, s, equation.outvars[0].aval.shape)
+            for o, s in zip(operands, shapes, strict=True)
+        ]
     else:
         moved = [_mixed(operand, shape) for operand, shape in zip(operands, shapes, strict=True)]
     return [_union([m for m in moved if m is not None])] * len(equation.outvars)
@@ -101,7 +127,11 @@ def _through(equation: Any, operands: list[Reaches]) -> list[Reaches]:
 
 def _fits(shape: Sequence[int], out: Sequence[int]) -> bool:
     """Whether an operation goes element by element from `shape` to `out`: axes of size 1 stretch."""
-    return not shape or len(shape) == len(out) and all(a in (1, b) for a, b in zip(shape, out, strict=True))
+    return (
+        not shape
+        or len(shape) == len(out)
+        and all(a in (1, b) for a, b in zip(shape, out, strict=True))
+    )
 
 
 def _stretched(operand: Reaches, shape: Sequence[int], out: Sequence[int]) -> Reaches:
@@ -114,7 +144,9 @@ def _stretched(operand: Reaches, shape: Sequence[int], out: Sequence[int]) -> Re
 
 def _mixed(operand: Reaches, shape: Sequence[int]) -> Reaches:
     """After an operation of which nothing is known: every position may depend on all."""
-    return _each(operand, lambda reach: reach if reach.axis is None else reach.collapsed(shape[reach.axis]))
+    return _each(
+        operand, lambda reach: reach if reach.axis is None else reach.collapsed(shape[reach.axis])
+    )
 
 
 def _each(operand: Reaches, move: Callable[[Reach], Reach]) -> Reaches:
@@ -159,7 +191,9 @@ def _convolution(params: Any, shapes: Any, operands: list[Reaches], out: Any) ->
     return [_each(operands[0], move), _mixed(operands[1], shapes[1])]
 
 
-def _house_convolution(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Reaches]:
+def _house_convolution(
+    params: Any, shapes: Any, operands: list[Reaches], out: Any
+) -> list[Reaches]:
     spec = params["spec"]  # of cnn.layers: channels last
 
     def move(reach: Reach) -> Reach:
@@ -213,7 +247,8 @@ def _reduce(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list
 def _transpose(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Reaches]:
     order = params["permutation"]
     return [
-        _each(o, lambda r: r if r.axis is None else r._replace(axis=order.index(r.axis))) for o in operands
+        _each(o, lambda r: r if r.axis is None else r._replace(axis=order.index(r.axis)))
+        for o in operands
     ]
 
 
@@ -221,7 +256,7 @@ def _pad(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Re
     def move(reach: Reach) -> Reach:
         if reach.axis is None:
             return reach
-        low, _, inside = params["padding_config"][reach.axis]
+        low, _, inside = map(int, params["padding_config"][reach.axis])
         return reach._replace(jump=reach.jump / (inside + 1)).window(1, 1, 1, low, reach.axis)
 
     return [_each(operands[0], move), _mixed(operands[1], shapes[1])]
@@ -233,7 +268,7 @@ def _slice(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[
     def move(reach: Reach) -> Reach:
         if (axis := reach.axis) is None:
             return reach
-        return reach.window(1, strides[axis], 1, -params["start_indices"][axis], axis)
+        return reach.window(1, int(strides[axis]), 1, -int(params["start_indices"][axis]), axis)
 
     return [_each(operand, move) for operand in operands]
 
@@ -249,7 +284,11 @@ def _dot(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Re
     contracted, batch = params["dimension_numbers"]
     moved, free_before = [], 0
     for side, operand in enumerate(operands):
-        kept = [a for a in range(len(shapes[side])) if a not in contracted[side] and a not in batch[side]]
+        kept = [
+            a
+            for a in range(len(shapes[side]))
+            if a not in contracted[side] and a not in batch[side]
+        ]
         to = {axis: i for i, axis in enumerate(batch[side])}
         to |= {axis: len(batch[0]) + free_before + i for i, axis in enumerate(kept)}
         free_before += len(kept)
@@ -257,7 +296,11 @@ def _dot(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Re
         def move(reach: Reach, to: dict[int, int] = to, shape: Any = shapes[side]) -> Reach:
             if reach.axis is None:
                 return reach
-            return reach._replace(axis=to[reach.axis]) if reach.axis in to else reach.collapsed(shape[reach.axis])
+            return (
+                reach._replace(axis=to[reach.axis])
+                if reach.axis in to
+                else reach.collapsed(shape[reach.axis])
+            )
 
         moved.append(_each(operand, move))
     return moved
@@ -270,14 +313,18 @@ def _reshape(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> lis
     def move(reach: Reach) -> Reach:
         if (axis := reach.axis) is None:
             return reach
-        if old[axis] == 1:  # no factor of the size: found by its place from the back, then from the front
+        if (
+            old[axis] == 1
+        ):  # no factor of the size: found by its place from the back, then from the front
             places = [axis + len(out) - len(old), axis]
             found = next((p for p in places if 0 <= p < len(out) and out[p] == 1), None)
             return reach.collapsed(1) if found is None else reach._replace(axis=found)
         before, after = next(group for group in groups if axis in group[0])
         if len(before) > 1:
             return reach.collapsed(old[axis])
-        inner = math.prod(out[a] for a in after[1:])  # of an axis that is split, the outer part moves
+        inner = math.prod(
+            out[a] for a in after[1:]
+        )  # of an axis that is split, the outer part moves
         return reach.window(inner, inner, 1, 0, after[0])
 
     return [_each(operand, move) for operand in operands]

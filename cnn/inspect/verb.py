@@ -39,7 +39,9 @@ def inspect(
     more = [predictor.example(one)[key] for one in examples]
     if any(one.shape != raw.shape for one in more):
         other = next(one.shape for one in more if one.shape != raw.shape)
-        raise UserError(f"--data: an input of shape {other} beside {raw.shape}: all must have one shape")
+        raise UserError(
+            f"--data: an input of shape {other} beside {raw.shape}: all must have one shape"
+        )
     variables = jax.device_put(jax.device_get(predictor.variables), jax.local_devices()[0])
     network = Network(predictor.built.model, variables)
     to_network = jax.jit(lambda batch: task.inputs({key: batch}))
@@ -55,14 +57,20 @@ def as_json(f: Findings) -> dict[str, Any]:
             "shape": a.shape,
             "parameters": a.params,
             "receptive_field": a.field,  # null: all of the input
-            "effective_field": effective_size(f.effective[a.name]) if a.name in f.effective else None,
+            "effective_field": effective_size(f.effective[a.name])
+            if a.name in f.effective
+            else None,
             "strides": a.strides if a.spatial else None,
             "activity": f.activity[a.name]._asdict(),
             "equivariance": f.equivariance[a.name]._asdict() if a.name in f.equivariance else None,
         }
         for a in f.trace.layers.values()
     ]
-    found: dict[str, Any] = {"input": f.name, "parameters": f.network.parameters(), "examples": f.batch}
+    found: dict[str, Any] = {
+        "input": f.name,
+        "parameters": f.network.parameters(),
+        "examples": f.batch,
+    }
     if f.target is not None:
         found["class"] = f.classes[f.target] if f.classes else f.target
         found["probability"] = float(f.probs[f.target])
@@ -73,13 +81,28 @@ def as_json(f: Findings) -> dict[str, Any]:
 def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("inspect", __doc__)
-    parser.add_argument("path", metavar="FILE", help="an image, a series (.npy, .csv) or a volume (.npy)")
+    parser.add_argument(
+        "path", metavar="FILE", help="an image, a series (.npy, .csv) or a volume (.npy)"
+    )
     add_network(parser)
-    parser.add_argument("--out", default="", metavar="DIR", help="default: inspect/NAME in the workdir")
-    parser.add_argument("--layers", default="", metavar="REGEX", help="which layers; default: the stages")
-    parser.add_argument("--data", default="", metavar="DIR", help="more inputs: files, for statistics and patches")
-    parser.add_argument("--examples", type=int, default=64, help="at most so many of them (default 64)")
-    parser.add_argument("--slice", type=int, default=-1, help="of a volume, along its first axis; default: the middle")
+    parser.add_argument(
+        "--out", default="", metavar="DIR", help="default: inspect/NAME in the workdir"
+    )
+    parser.add_argument(
+        "--layers", default="", metavar="REGEX", help="which layers; default: the stages"
+    )
+    parser.add_argument(
+        "--data", default="", metavar="DIR", help="more inputs: files, for statistics and patches"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=64, help="at most so many of them (default 64)"
+    )
+    parser.add_argument(
+        "--slice",
+        type=int,
+        default=-1,
+        help="of a volume, along its first axis; default: the middle",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
     args, _ = parser.parse(argv)
     if args.examples < 1:
@@ -89,18 +112,30 @@ def main(argv: list[str]) -> int:
     predictor = chosen(args)
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
     more = tuple(files([args.data], suffixes))[: args.examples] if args.data else ()
-    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more)
-    at = _slice(args.slice, found.raw.shape)
+    at = _slice(args.slice, predictor.example(args.path)[predictor.card["input"]].shape)
     folder = Path(args.out) if args.out else Path(args.workdir) / "inspect" / Path(args.path).stem
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out '{folder}' cannot be made: {error.strerror}; choose another folder") from error
+        raise UserError(
+            f"--out '{folder}' cannot be made: {error.strerror}; choose another folder"
+        ) from error
+    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more)
     page, pictures = story.write(found, folder, at)
     if args.json:
-        print(to_json(json.loads(json.dumps(as_json(found) | {"page": str(page), "pictures": pictures}, default=_plain))))
+        print(
+            to_json(
+                json.loads(
+                    json.dumps(
+                        as_json(found) | {"page": str(page), "pictures": pictures}, default=_plain
+                    )
+                )
+            )
+        )
     else:
-        print(f"{page} ({page.stat().st_size / 1e6:.1f} MB, opens without a network) and {len(pictures)} PNG files")
+        print(
+            f"{page} ({page.stat().st_size / 1e6:.1f} MB, opens without a network) and {len(pictures)} PNG files"
+        )
     return 0
 
 

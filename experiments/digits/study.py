@@ -8,7 +8,7 @@ from experiments.study import Row
 
 QUESTION = "Digits: is a CNN better than SVC, logistic regression and the nearest neighbour?"
 EXAMPLE = "scikit-learn, example 'Recognizing hand-written digits' (0.97; 0.9689 with four digits, measured)"
-EARLIER = "measured in JAX before this project: a CNN of 65,000 parameters with shifts, shared notes"
+EARLIER = "measured in JAX before this project: a CNN of 65,000 parameters with shifts"
 
 ROWS = [
     Row("cnn", "configs/classification/digits_resnet.py", {}, 99.1, 1.0, EARLIER, size="ci", minutes=0.6),

@@ -25,7 +25,7 @@ def tensor(name: str, shape: Sequence[int], damp: float = 1.0) -> np.ndarray:
     """The float32 tensor of PyTorch's name and layout: kernels [o, i, ...] of gain sqrt 2, dense ones of gain 1.
 
     Vectors: `running_var` in [0.5, 1.5), biases and running means in [-0.1, 0.1), all others, which are the scales
-    of normalisations, in [0.9, 1.1) times `damp`.
+    of normalisations (and `gain`, NFNet's), in [0.9, 1.1) times `damp`.
     """
     values = uniform(name, math.prod(shape)).reshape(tuple(shape))
     leaf = name.rpartition(".")[2]
@@ -33,7 +33,7 @@ def tensor(name: str, shape: Sequence[int], damp: float = 1.0) -> np.ndarray:
         values = 1 + values / 2
     elif leaf in ("bias", "running_mean"):
         values = values / 10
-    elif sum(size > 1 for size in shape) < 2 and len(shape) < 3:
+    elif leaf == "gain" or sum(size > 1 for size in shape) < 2 and len(shape) < 3:
         values = damp * (1 + values / 10)
     else:
         gain = 6 if len(shape) > 2 else 3

@@ -68,4 +68,12 @@ ROWS = {
     "regnetx_002": Row("regnetx_002", "timm", "regnetx_002", train=True),
     "regnety_008_tv": Row("regnety_008_tv", "torchvision", "regnet_y_800mf"),
     "regnety_032": Row("regnety_032", "timm", "regnety_032"),
+    "resnet50d": Row("resnet50d", "timm", "resnet50d"),
+    "seresnet50": Row("seresnet50", "timm", "seresnet50"),
+    "resnext50_32x4d": Row("resnext50_32x4d", "torchvision", "resnext50_32x4d"),
+    "resnetv2_50": Row("resnetv2_50", "timm", "resnetv2_50"),
+    "resnetv2_50x1_bit": Row("resnetv2_50x1_bit", "timm", "resnetv2_50x1_bit"),
+    "repvgg_a0": Row("repvgg_a0", "timm", "repvgg_a0"),
+    "nf_resnet50": Row("nf_resnet50", "timm", "nf_resnet50"),
+    "nfnet_f0": Row("nfnet_f0", "timm", "nfnet_f0", damp=0.5),
 }

@@ -7,10 +7,12 @@ Each file has the logits [k], the names and shapes of the state in PyTorch's lay
 16th channel of) the running statistics after one step of training mode. Networks are full size, pictures small.
 """
 
+import functools
 import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,8 @@ from experiments.parity.rows import ROWS, Row
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "models" / "parity"
 
 
-def declare_operators_of_torchvision() -> None:
+@functools.cache
+def declare_operators_of_torchvision() -> Any:
     """A CPU build of PyTorch beside torchvision's wheel lacks its compiled operators, which no classifier uses."""
     import torch
 
@@ -29,7 +32,7 @@ def declare_operators_of_torchvision() -> None:
     backward = tuple(f"_{name}_backward" for name in operators[2:])
     for name in operators + backward:
         library.define(f"{name}(Tensor a) -> Tensor")
-    globals()["_library"] = library  # unregisters when it is collected
+    return library  # kept by the cache: it unregisters when it is collected
 
 
 def build(row: Row):

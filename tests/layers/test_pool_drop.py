@@ -9,7 +9,7 @@ import pytest
 
 from cnn.errors import UserError
 from cnn.layers.drop import Dropout, StochasticDepth
-from cnn.layers.pool import adaptive_avg_pool, avg_pool, global_avg_pool, max_pool
+from cnn.layers.pool import adaptive_avg_pool, avg_pool, blur_pool, global_avg_pool, max_pool
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -106,3 +106,20 @@ def test_dropping_keeps_the_mean_and_stops_in_evaluation(layer):
 def test_rates_are_probabilities(rate):
     with pytest.raises(UserError, match=r"a probability in \[0, 1\)"):
         Dropout(rate).apply({}, jnp.ones(3), train=True)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("taps", [3, 5])
+def test_blur_pool_keeps_constants_and_removes_the_highest_frequency(rank, taps):
+    constant = jnp.full((2, *(9,) * rank, 3), 2.0)
+    np.testing.assert_allclose(blur_pool(constant, 2, taps), jnp.full((2, *(5,) * rank, 3), 2.0), rtol=1e-6)
+    sign = (-1.0) ** np.indices((9,) * rank).sum(axis=0)
+    found = blur_pool(jnp.asarray(sign.reshape(1, *(9,) * rank, 1), jnp.float32), 2, taps)
+    np.testing.assert_allclose(found, jnp.zeros_like(found), atol=1e-6)
+
+
+def test_blur_pool_is_a_binomial_filter_that_leaves_unstrided_axes_alone():
+    x = np.random.default_rng(0).standard_normal((1, 6, 7, 1)).astype(np.float32)
+    row = np.pad(x, [(0, 0), (0, 0), (1, 1), (0, 0)], mode="reflect")
+    wanted = (row[:, :, :-2] + 2 * row[:, :, 1:-1] + row[:, :, 2:])[:, :, ::3] / 4
+    np.testing.assert_allclose(blur_pool(jnp.asarray(x), (1, 3)), wanted, atol=1e-6)

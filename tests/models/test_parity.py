@@ -33,7 +33,7 @@ def network(name: str):
     like = abstract_variables(model, lambda: jnp.asarray(image))
     damp = layout.get("damp", 1.0)
     state = {key: formula.tensor(key, shape, damp) for key, shape in layout["state"]}
-    variables = convert_state(layout["model"], layout["library"], state, like)
+    variables = convert_state(layout["model"], "", state, like)  # finds the layout by itself
     return stored, layout, model, variables, image
 
 

@@ -36,9 +36,7 @@ def batch(size=12, classes=K, seed=0):
 
 
 def logits(size=12, classes=K, seed=1):
-    return jnp.asarray(
-        np.random.default_rng(seed).standard_normal((size, classes)) * 3, jnp.float32
-    )
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((size, classes)) * 3, jnp.float32)
 
 
 def soft_targets(size=12, classes=K):
@@ -65,9 +63,8 @@ def test_binary_cross_entropy():
     x, y = logits(), np.asarray(soft_targets(), np.float64)
     p = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
     want = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(1)
-    np.testing.assert_allclose(
-        losses.binary_cross_entropy(x, jnp.asarray(y, jnp.float32)), want, rtol=1e-5
-    )
+    found = losses.binary_cross_entropy(x, jnp.asarray(y, jnp.float32))
+    np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
