@@ -54,6 +54,12 @@ test: $(NATIVE) ## all tests, with line coverage; ARGS='-k name' chooses some
 test-fast: $(NATIVE) ## the tests that take little time
 	$(PYTEST) -m 'not slow' $(ARGS) </dev/null
 
+.PHONY: reproduce
+reproduce: $(NATIVE) ## the small rows of three studies, one seed each; fails when one leaves its tolerance
+	@set -e; for study in mnist1d ucr digits; do \
+	  $(BIN)/python -m experiments.reproduce $$study --size=ci --seeds=1 --jobs=2 --rerun --check \
+	    --results=.cache/reproduce/$$study.csv --workdir=.cache/reproduce $(ARGS); done
+
 .PHONY: lint
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

@@ -34,9 +34,9 @@ class Comparison(NamedTuple):
     n: int
 
     def verdict(self, alpha: float = 0.05) -> str:
-        """'higher', 'lower', 'not significant', or 'too few pairs' where nothing could be."""
+        """'higher', 'lower' or 'not significant'; 'too few pairs' or 'no variation' where nothing can be tested."""
         if np.isnan(self.p):
-            return "too few pairs"
+            return "too few pairs" if self.n < 2 else "no variation"
         if self.p >= alpha:
             return "not significant"
         return "higher" if self.difference > 0 else "lower"
@@ -109,8 +109,8 @@ def paired_t(a: Values, b: Values, confidence: float = 0.95) -> Comparison:
     if n < 2:
         return Comparison(centre, float("nan"), float("nan"), float("nan"), n)
     error = float(difference.std(ddof=1) / np.sqrt(n))
-    if error == 0:  # equal every time, or apart by the same amount every time
-        return Comparison(centre, centre, centre, float(centre == 0), n)
+    if error == 0:  # equal every time, or apart by the same amount: seeds that change nothing prove nothing
+        return Comparison(centre, centre, centre, 1.0 if centre == 0 else float("nan"), n)
     half = error * float(stats.t.ppf((1 + confidence) / 2, n - 1))
     p = 2 * float(stats.t.sf(abs(centre / error), n - 1))
     return Comparison(centre, centre - half, centre + half, p, n)

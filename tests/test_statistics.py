@@ -94,6 +94,7 @@ def test_paired_t():
     assert statistics.paired_t([1.0, 2.0, 3.0], [1.1, 1.8, 3.2]).verdict() == "not significant"
     assert statistics.paired_t([1.0], [0.0]).verdict() == "too few pairs"
     assert statistics.paired_t([1.0, 2.0], [1.0, 2.0]).verdict() == "not significant"
+    assert statistics.paired_t([2.0, 3.0], [1.0, 2.0]).verdict() == "no variation"
     with pytest.raises(ValueError, match="as many values on both sides"):
         statistics.paired_t([1.0, 2.0], [1.0])
 

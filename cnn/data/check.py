@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn.data import Dataset
+from cnn.data.leaks import suspects
 from cnn.data.sources import ArraySource, Example, Source
 from cnn.errors import UserError
 
@@ -34,39 +35,43 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
 
     Returns:
       splits: {split: {examples, unreadable, not_finite, bad_labels, missing_classes, duplicates,
-      conflicting_labels}}, shared: [{splits, examples}] for equal inputs in two splits, problems: a list
-      of lines (empty when all is well), notes: lines that need no action.
+      conflicting_labels, telling_features}}, shared: [{splits, examples}] for equal inputs in two splits,
+      problems: a list of lines (empty when all is well), notes: lines that need no action.
     """
     info, report = dataset.info, {}
     problems, notes = [], list(dataset.notes)
-    where: dict[str, dict[bytes, tuple[int, int]]] = {}
+    where: dict[str, dict[bytes, tuple[int, bytes]]] = {}
     for split in splits:
         source = dataset.source(split)
         bad = collections.defaultdict(list)
-        seen: dict[bytes, tuple[int, int]] = {}
+        seen: dict[bytes, tuple[int, bytes]] = {}
         counts = np.zeros(max(info.num_classes, 1), np.int64)
         duplicates = conflicting = 0
         for i, example in examples_of(source):
             if isinstance(example, Exception):
                 bad["unreadable"].append(f"{source.describe(i)}: {example}")
                 continue
-            value, label = np.asarray(example[info.input_key]), int(example["label"])
-            if not np.isfinite(value).all():
+            value, target = np.asarray(example[info.input_key]), np.asarray(example[info.target_key])
+            if not (np.isfinite(value).all() and np.isfinite(target).all()):
                 bad["not_finite"].append(source.describe(i))
-            if 0 <= label < info.num_classes:
-                counts[label] += 1
-            else:
-                bad["bad_labels"].append(f"{source.describe(i)}: {label}")
+            if info.class_names:
+                if (target >= 0).all() and (target < info.num_classes).all():
+                    counts += np.bincount(target.reshape(-1), minlength=info.num_classes)
+                else:
+                    bad["bad_labels"].append(f"{source.describe(i)}: {target}")
+            label = target.tobytes()
             digest = hashlib.blake2b(value.tobytes(), digest_size=16, key=repr(value.shape).encode())
             earlier = seen.setdefault(digest.digest(), (i, label))
             if earlier[0] != i:
                 duplicates += 1
                 conflicting += earlier[1] != label
-        missing = [info.class_names[k] for k in np.flatnonzero(counts == 0)]
+        missing = [name for name, count in zip(info.class_names, counts, strict=False) if not count]
+        telling = suspects(source, info) if not bad else []
         report[split] = {
             "examples": len(source),
             **{kind: len(bad[kind]) for kind in ("unreadable", "not_finite", "bad_labels")},
             "missing_classes": missing,
+            "telling_features": len(telling),
             "duplicates": duplicates,
             "conflicting_labels": conflicting,
         }
@@ -76,7 +81,12 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
                 problems.append(f"{split}: {len(lines)} {kind.replace('_', ' ')}: {named}")
         if missing:
             more = ", ..." if len(missing) > _SHOWN else ""
-            problems.append(f"{split}: no example of {', '.join(missing[:_SHOWN])}{more}")
+            lines = problems if info.target_key == "label" else notes  # steps may lack a class by design
+            lines.append(f"{split}: no example of {', '.join(missing[:_SHOWN])}{more}")
+        if telling:
+            named = "; ".join(telling[:_SHOWN]) + ("; ..." if len(telling) > _SHOWN else "")
+            what = "feature tells" if len(telling) == 1 else "features tell"
+            problems.append(f"{split}: {len(telling)} {what} the target alone (a look-ahead?): {named}")
         if duplicates:
             text = f"{duplicates} examples repeat an earlier one, {conflicting} of them with another label"
             notes.append(f"{split}: {text}")
@@ -101,12 +111,12 @@ def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, An
     if isinstance(source, ArraySource):
         rows, examples = np.arange(len(source)), None
         values = iter(source.arrays[info.input_key])
-        labels = source.arrays["label"]
+        labels = source.arrays[info.target_key]
     else:
         rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(np.int64))
         examples = [source[int(i)] for i in rows]
         values = (example[info.input_key] for example in examples)
-        labels = np.array([int(example["label"]) for example in examples])
+        labels = np.stack([example[info.target_key] for example in examples])
     scale = 255.0 if info.input_key == "image" else 1.0
     first, second, shapes = 0.0, 0.0, collections.Counter()
     for value in values:
@@ -115,7 +125,7 @@ def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, An
         first, second = first + x.mean(0, dtype=np.float64), second + (x * x).mean(0, dtype=np.float64)
     mean = np.asarray(first) / len(rows)
     std = np.sqrt(np.maximum(np.asarray(second) / len(rows) - mean**2, 0))
-    if np.any((labels < 0) | (labels >= info.num_classes)):
+    if info.class_names and np.any((labels < 0) | (labels >= info.num_classes)):
         raise UserError(f"{split} holds labels outside 0..{info.num_classes - 1}; run `cnn data check`")
     return {
         "examples": len(source),
@@ -123,5 +133,5 @@ def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, An
         "shapes": [[*shape] for shape, _ in shapes.most_common(5)],
         "mean": [round(float(v), 4) for v in mean],
         "std": [round(float(v), 4) for v in std],
-        "classes": np.bincount(labels, minlength=info.num_classes).tolist(),
+        "classes": np.bincount(labels.reshape(-1), minlength=info.num_classes).tolist() if info.class_names else [],
     }

@@ -14,7 +14,8 @@ from cnn.transforms import build_transforms, check_transforms
 ABOUT = {
     "prepare": "Downloads or generates a data set and writes it as ArrayRecord files, once.",
     "show": "Prints sizes, shapes, mean and standard deviation; draws augmented examples.",
-    "check": "Reads every example: decoding, finite values, labels, duplicates, leaks between splits. "
+    "check": "Reads every example: decoding, finite values, labels, duplicates, leaks between splits, features "
+    "that tell the answer alone. "
     "Ends with exit code 1 when something is wrong.",
 }
 
@@ -56,8 +57,7 @@ def prepare(config: Any, args: Any) -> int:
     dataset = _open(config)
     sizes = ", ".join(f"{split} {size}" for split, size in dataset.splits.items())
     shape = "x".join(str(size or "?") for size in dataset.info.input_shape)
-    print(f"{dataset.info.name}: {sizes}; {dataset.info.input_key} {shape}; "
-          f"{dataset.info.num_classes} classes")  # fmt: skip
+    print(f"{dataset.info.name}: {sizes}; {dataset.info.input_key} {shape}; {_answer(dataset)}")
     return 0
 
 
@@ -74,12 +74,12 @@ def show(config: Any, args: Any) -> int:
     out = Path(args.out or f"data_{dataset.info.name}")
     out.mkdir(parents=True, exist_ok=True)
     drawn = args.split or splits[0]
-    files = [
-        pictures.contact_sheet(dataset, drawn, transforms, out / "contact_sheet.png"),
-        pictures.class_balance(
-            dataset, {split: s["classes"] for split, s in stats.items()}, out / "class_balance.png"
-        ),
-    ]
+    files = []
+    if dataset.info.target_key == "label":
+        files.append(pictures.contact_sheet(dataset, drawn, transforms, out / "contact_sheet.png"))
+    if dataset.info.class_names:
+        counts = {split: s["classes"] for split, s in stats.items()}
+        files.append(pictures.class_balance(dataset, counts, out / "class_balance.png"))
     if args.json:
         print(json.dumps({"name": dataset.info.name, "splits": stats, "files": [*map(str, files)]}))
         return 0
@@ -88,7 +88,8 @@ def show(config: Any, args: Any) -> int:
         shapes = ", ".join("x".join(map(str, shape)) for shape in s["shapes"])
         print(f"{split}: {s['examples']} examples, {dataset.info.input_key} {shapes}{sampled}")
         print(f"  mean {s['mean']}  std {s['std']}" + (" of values / 255" * _is_image(dataset)))
-        print(f"  per class: {min(s['classes'])} to {max(s['classes'])}, {dataset.info.num_classes} classes")
+        if s["classes"]:
+            print(f"  per class: {min(s['classes'])} to {max(s['classes'])}, {_answer(dataset)}")
     for file in files:
         print(file)
     return 0
@@ -130,6 +131,14 @@ def _splits(config: Any, dataset: Dataset, from_config: bool) -> list[str]:
         named = (config.input.train_split, config.eval.split, config.eval.test_split)
         return [*dict.fromkeys(split for split in named if split)]
     return [split for split, size in dataset.splits.items() if size]
+
+
+def _answer(dataset: Dataset) -> str:
+    """What is to be predicted."""
+    info = dataset.info
+    if info.target_key == "target":
+        return f"{info.target_shape[0]} number(s) to predict"
+    return f"{info.num_classes} classes" + (" at every step" if info.target_key == "labels" else "")
 
 
 def _is_image(dataset: Dataset) -> bool:

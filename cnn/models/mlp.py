@@ -19,6 +19,7 @@ class MLP(nn.Module):
     Hidden layer i is `stage{i}` [b, c]. There is no space left in it, which `feature_strides` says with 0.
 
     Attributes:
+      widths: of each hidden layer, in place of `depth` times `width`.
       residual: from the second hidden layer on h + relu(W h + b).
       initializer: 'he' (kernels He et al. 2015, biases 0) or 'torch' (PyTorch's default for both).
     """
@@ -26,6 +27,7 @@ class MLP(nn.Module):
     num_classes: int = 0
     width: int = 256
     depth: int = 2
+    widths: tuple[int, ...] = ()
     residual: bool = False
     dropout: float = 0.0
     initializer: str = "he"
@@ -36,25 +38,27 @@ class MLP(nn.Module):
             raise ValueError(f"initializer '{self.initializer}' is not 'he' or 'torch'")
         if self.depth < 0 or self.width < 1:
             raise ValueError(f"depth {self.depth} and width {self.width} must be positive")
+        if self.residual and len(set(self.widths)) > 1:
+            raise ValueError(f"residual layers have one width, not {tuple(self.widths)}")
         check_rate("dropout", self.dropout)
         super().__post_init__()
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """0 for every stage: no spatial axis is left."""
-        return (0,) * self.depth
+        return (0,) * len(self.feature_channels)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels, one number per stage."""
-        return (self.width,) * self.depth
+        return tuple(self.widths) or (self.width,) * self.depth
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
         x = x.reshape(x.shape[0], math.prod(x.shape[1:])).astype(self.dtype)
         out: Outputs = {}
-        for layer in range(1, self.depth + 1):
-            y = nn.relu(self._dense(x, self.width, f"stage{layer}", self.dtype))
+        for layer, width in enumerate(self.feature_channels, start=1):
+            y = nn.relu(self._dense(x, width, f"stage{layer}", self.dtype))
             y = Dropout(self.dropout, name=f"dropout{layer}")(y, train=train)
             x = x + y if self.residual and layer > 1 else y
             out[f"stage{layer}"] = x

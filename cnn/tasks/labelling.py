@@ -114,21 +114,22 @@ class Labelling:
         return False
 
     def baselines(self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int) -> dict[str, dict[str, Any]]:
-        """'frequency_by_step': at each step the training frequencies of the classes there, one added to each.
+        """'frequency_by_step': each step's training frequencies of the classes, a hundredth added to each count.
 
         On copy memory that is saying 0 while nothing is asked, and guessing afterwards.
         """
         labels, want = np.asarray(train["labels"]), np.asarray(test["labels"])
-        counts = np.stack([(labels == k).sum(axis=0) for k in range(self.num_outputs)], axis=1) + 1.0
+        counts = np.stack([(labels == k).sum(axis=0) for k in range(self.num_outputs)], axis=1) + 0.01
         probs = counts / counts.sum(axis=1, keepdims=True)  # [t, k]
         steps = np.arange(want.shape[1])
         right = probs.argmax(axis=1)[None] == want
+        recalls = [right[want == k].mean() for k in np.unique(want)]
         return {
             "frequency_by_step": {
                 "loss": float(-np.log(probs[steps[None], want]).mean()),
                 "accuracy": float(right.mean()),
                 "exact_accuracy": float(right.all(axis=1).mean()),
-                "balanced_accuracy": float(np.mean([right[want == k].mean() for k in np.unique(want)])),
+                "balanced_accuracy": float(np.mean(recalls)),
                 "train_examples": len(labels),
             }
         }

@@ -109,7 +109,7 @@ def filled(series: Series) -> Series:
     return result
 
 
-def resampled(series: Series, length: int) -> Series:
+def resampled(series: Series, length: int) -> Float[np.ndarray, "{length} c"]:
     """`length` values on a cubic spline through all points, from the first to the last."""
     from scipy.interpolate import make_interp_spline
 
@@ -179,7 +179,7 @@ class Ucr(InMemory):
         return self._notes
 
 
-def _stacked(series: Sequence[Series], labels: Sequence[str], classes: Sequence[str], length: int) -> Arrays:
+def _stacked(series: Sequence[np.ndarray], labels: Sequence[str], classes: Sequence[str], length: int) -> Arrays:
     values = [resampled(filled(one), length) for one in series]
     order = {name: label for label, name in enumerate(classes)}
     return {
