@@ -14,6 +14,7 @@ import fnmatch
 import hashlib
 import importlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,8 @@ SIZES = ("ci", "cpu", "tpu")  # in CI; minutes to hours on two cores; needs acce
 # result is stale then. A golden trace in tests/test_reproduce.py says when that is so.
 TRAINER = 1
 HASHED = ("cnn.models.", "cnn.data.datasets.", "experiments.")  # packages whose files belong to a row
+
+_PARSING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +216,7 @@ def _closure(names: Sequence[str]) -> dict[str, Path]:
         if name in found or not name.startswith(HASHED) or not path.is_file():
             continue
         found[name] = path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(_parsed(path)):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -221,9 +224,15 @@ def _closure(names: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def _parsed(path: Path) -> ast.Module:
+    """A file's syntax tree. One at a time: in Python 3.11, `ast.parse` in two threads at once can fail."""
+    with _PARSING:
+        return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def _tree(path: Path) -> str:
     """A file's syntax tree as text that is the same for every version of Python; no comments, no docstrings."""
-    return _text(ast.parse(path.read_text(encoding="utf-8")))
+    return _text(_parsed(path))
 
 
 def _text(node: Any) -> str:
