@@ -95,13 +95,13 @@ def _lax_forward(x: Array, kernel: Array, *, spec: Spec) -> Array:
 
 def _lax_input_gradient(y: Array, kernel: Array, *, spec: Spec, space: tuple[int, ...]) -> Array:
     shape = (y.shape[0], *space, kernel.shape[-2] * spec.groups)
-    x = jax.ShapeDtypeStruct(shape, y.dtype)
+    x = jax.typeof(y).update(shape=shape)  # in `shard_map` it varies as y does: no sum over devices here
     return jax.linear_transpose(lambda x: _lax_forward(x, kernel, spec=spec), x)(y)[0]
 
 
 def _lax_kernel_gradient(x: Array, y: Array, *, spec: Spec, window: tuple[int, ...]) -> Array:
     shape = (*window, x.shape[-1] // spec.groups, y.shape[-1])
-    kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+    kernel = jax.typeof(x).update(shape=shape)
     return jax.linear_transpose(lambda kernel: _lax_forward(x, kernel, spec=spec), kernel)(y)[0]
 
 
@@ -228,27 +228,27 @@ def _primitive(kind: int, name: str, stock: Callable[..., Array]) -> Primitive:
 # Derivatives: the transposes of each map are the other two.
 
 
-def _forward_to_x(cotangent: Array, x: Any, kernel: Array, *, spec: Spec) -> Array:
+def _forward_to_x(cotangent: Any, x: Any, kernel: Any, *, spec: Spec) -> Array:
     return input_gradient(cotangent, kernel, spec, x.aval.shape[1:-1])
 
 
-def _forward_to_kernel(cotangent: Array, x: Array, kernel: Any, *, spec: Spec) -> Array:
+def _forward_to_kernel(cotangent: Any, x: Any, kernel: Any, *, spec: Spec) -> Array:
     return kernel_gradient(x, cotangent, spec, kernel.aval.shape[:-2])
 
 
-def _input_to_y(cotangent: Array, y: Any, kernel: Array, *, spec: Spec, space: Any) -> Array:
+def _input_to_y(cotangent: Any, y: Any, kernel: Any, *, spec: Spec, space: Any) -> Array:
     return forward(cotangent, kernel, spec)
 
 
-def _input_to_kernel(cotangent: Array, y: Array, kernel: Any, *, spec: Spec, space: Any) -> Array:
+def _input_to_kernel(cotangent: Any, y: Any, kernel: Any, *, spec: Spec, space: Any) -> Array:
     return kernel_gradient(cotangent, y, spec, kernel.aval.shape[:-2])
 
 
-def _kernel_to_x(cotangent: Array, x: Any, y: Array, *, spec: Spec, window: Any) -> Array:
+def _kernel_to_x(cotangent: Any, x: Any, y: Any, *, spec: Spec, window: Any) -> Array:
     return input_gradient(y, cotangent, spec, x.aval.shape[1:-1])
 
 
-def _kernel_to_y(cotangent: Array, x: Array, y: Any, *, spec: Spec, window: Any) -> Array:
+def _kernel_to_y(cotangent: Any, x: Any, y: Any, *, spec: Spec, window: Any) -> Array:
     return forward(x, cotangent, spec)
 
 

@@ -5,11 +5,13 @@ machine's speed, and the kernel gradient of a grouped one a thousand times. `exp
 measures these forms against `lax`, and says when they are no longer needed.
 """
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,6 +19,22 @@ from jaxtyping import Array
 
 FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2  # the kinds of cnn.native.onednn
 MOST_TAPS = 64  # each tap is code to compile: 7x7 is 49
+
+_wanted = True
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """Nothing but `lax` for what is compiled within, to measure against; as `cnn.native.onednn.off`."""
+    global _wanted
+    before = _wanted
+    _wanted = False
+    jax.clear_caches()
+    try:
+        yield
+    finally:
+        _wanted = before
+        jax.clear_caches()
 
 
 def faster(kind: int, first: Any, second: Any, result: Any, spec: Any) -> Callable[..., Array] | None:
@@ -29,7 +47,7 @@ def faster(kind: int, first: Any, second: Any, result: Any, spec: Any) -> Callab
     """
     kernel = result if kind == KERNEL_GRADIENT else second
     window, features = kernel.shape[:-2], kernel.shape[-1]
-    if first.dtype != np.float32:
+    if first.dtype != np.float32 or not _wanted:
         return None
     if math.prod(window) == 1 and spec.groups == 1 and not any(map(any, spec.padding)):
         return _pointwise(kind, result.shape, spec)

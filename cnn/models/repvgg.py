@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -38,6 +39,7 @@ class RepVGGBlock(nn.Module):
     dilation: int
     groups: int
     attention: str
+    attention_reduction: int
     deploy: bool
     norm: Callable[..., nn.Module]
     drop_path: float
@@ -56,7 +58,7 @@ class RepVGGBlock(nn.Module):
                 y = StochasticDepth(self.drop_path, name="drop_path")(y, train=train)
                 y = y + self.norm(name="identity")(x, train=train)
         if self.attention == "se":
-            y = SqueezeExcite(max(1, self.width // 16), dtype=self.dtype, name="se")(y)
+            y = SqueezeExcite(max(1, self.width // self.attention_reduction), dtype=self.dtype, name="se")(y)
         return nn.relu(y)
 
 
@@ -67,7 +69,8 @@ class RepVGG(Backbone):
       stage_sizes: blocks per stage.
       width, last_width: factors of the channels 64, 128, 256 and of 512 (the paper's a and b).
       groups: of every second convolution of a stage.
-      attention: 'none' or 'se', behind the sum of each block.
+      attention: 'none' or 'se', behind the sum of each block; `attention_reduction`: its channels are so many
+        times fewer inside.
       deploy: the fused form, for variables that `reparameterize` made.
     """
 
@@ -76,6 +79,7 @@ class RepVGG(Backbone):
     last_width: float = 2.5
     groups: int = 1
     attention: str = "none"
+    attention_reduction: int = 16
     deploy: bool = False
 
     TINY: ClassVar = {
@@ -84,6 +88,7 @@ class RepVGG(Backbone):
         "last_width": 0.03125,
         "groups": 2,
         "attention": "se",
+        "attention_reduction": 1,
     }
 
     def __post_init__(self) -> None:
@@ -105,7 +110,8 @@ class RepVGG(Backbone):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
-        common = {"attention": self.attention, "deploy": self.deploy, "norm": self.make_norm(), "dtype": self.dtype}
+        common = {"attention": self.attention, "attention_reduction": self.attention_reduction}
+        common |= {"deploy": self.deploy, "norm": self.make_norm(), "dtype": self.dtype}
         resolution = Resolution(self.output_stride)
         rates = iter(self.drop_path_rates(sum(self.stage_sizes)))
 
@@ -136,7 +142,8 @@ def reparameterize(variables: Mapping[str, Any], epsilon: float = 1e-5) -> dict[
     """
     if "batch_stats" not in variables:
         raise UserError("only norm='batch' can be re-parameterised: these variables have no batch_stats")
-    return {"params": _fused(variables["params"], variables["batch_stats"], epsilon)}
+    params, stats = jax.tree.map(jnp.asarray, (variables["params"], variables["batch_stats"]))
+    return {"params": _fused(params, stats, epsilon)}
 
 
 def _fused(params: Mapping[str, Any], stats: Mapping[str, Any], epsilon: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`python -m cnn.native.build`: compiles conv.cc against oneDNN's wheels, tries it, and puts it in the cache.
+"""`python -m cnn.native.build`: compiles onednn.cc against oneDNN's wheels, tries it, and puts it in the cache.
 
 Nothing here imports JAX, so `cnn doctor` can ask. A build has its folder, named after all that it depends on:
 another source, oneDNN, jaxlib or compiler is another build, and an old one is never loaded by mistake.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from cnn import paths
 
-SOURCE = Path(__file__).with_name("conv.cc")
+SOURCE = Path(__file__).with_name("onednn.cc")
 WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 LIBRARY = "libcnn_native.so"
 # Not -march=native: oneDNN picks its code by the processor it runs on, and a cache may be shared by several.
@@ -28,8 +28,9 @@ TRIAL = """
 import sys
 import jax, numpy as np
 jax.config.update("jax_platforms", "cpu")
-from cnn.native import onednn
-onednn.load(sys.argv[1])
+from cnn.native import build, onednn
+build.built = lambda: sys.argv[1]
+assert onednn.enabled(), onednn.reason()
 x = np.arange(2 * 6 * 5 * 4, dtype=np.float32).reshape(2, 6, 5, 4) % 7
 kernel = np.arange(3 * 3 * 4 * 8, dtype=np.float32).reshape(3, 3, 4, 8) % 5
 from cnn.layers.conv import conv
@@ -64,6 +65,7 @@ def onednn() -> OneDNN:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise NotBuilt("oneDNN's wheels are for Linux on x86-64", "")
     install = "pip install -e '.[cpu]'" if paths.checkout() else "pip install 'cnn[cpu]'"
+    install += " && python -m cnn.native.build"
     found: dict[str, Path] = {}
     for wheel, wanted in zip(WHEELS, ("libdnnl.so.3", "dnnl.hpp"), strict=True):
         try:
@@ -128,7 +130,7 @@ def built() -> Path:
 
 
 def compile_to(output: Path) -> None:
-    """Compiles conv.cc.
+    """Compiles onednn.cc.
 
     Raises:
       NotBuilt: no compiler, or it fails; the message ends with its first error.
@@ -165,7 +167,7 @@ def attempt(library: Path) -> None:
             capture_output=True,
             text=True,
             timeout=TRIAL_TIMEOUT,
-            env={**os.environ, "PYTHONPATH": search, "CNN_NATIVE": "1"},
+            env={**os.environ, "PYTHONPATH": search, "CNN_NATIVE": "1", "JAX_TRACEBACK_FILTERING": "off"},
         )
     except subprocess.TimeoutExpired as error:
         raise NotBuilt("the compiled library hangs here", fix) from error

@@ -14,7 +14,7 @@ from typing import Any
 
 from cnn.native import build
 
-FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2  # as in conv.cc
+FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2  # as in onednn.cc
 
 _wanted = os.environ.get("CNN_NATIVE", "1") != "0"
 

@@ -1,26 +1,24 @@
-"""Convolutions on this machine: XLA's own (`lax`), ours as it runs here, ours in plain JAX, and PyTorch's.
+"""What each convolution costs on this machine's CPU: XLA's own, plain JAX, oneDNN, and PyTorch where it is.
 
-    python -m experiments.benchmarks.conv [--repeats=15] [--threads=1|2]
+    python -m experiments.benchmarks.conv [--threads=2] [--rounds=10] [--only=depthwise]
 
-One run, the ways interleaved call by call: median wall-clock milliseconds (range), and the CPU time of ours. `x` is how
-many times faster than `lax` ours is; "stock is as fast" means that the rewriting no longer pays. PyTorch is
-timed where it is installed (channels last).
+All forms of one operation run in turn, round after round; the table has medians of wall time, the range from
+the 10th to the 90th percentile, CPU time, and how many times faster than XLA's own each is. A line says where
+XLA's own has become as fast: then that form is no longer needed.
 """
 
 import argparse
 import contextlib
-import importlib.util
-import math
 import os
-import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 
-class Shape(NamedTuple):
-    """One convolution: batch, spatial sizes, channels in and out, window, stride, groups."""
+
+class Row(NamedTuple):
+    """One convolution: sizes, channels, window, stride and groups; rank from `space`."""
 
     name: str
     batch: int
@@ -32,144 +30,153 @@ class Shape(NamedTuple):
     groups: int = 1
 
 
-SHAPES = (
-    Shape("3x3, 32 px, 64", 64, (32, 32), 64, 64, 3),
-    Shape("3x3, 16 px, 128", 64, (16, 16), 128, 128, 3),
-    Shape("3x3 stride 2, 56 px", 16, (56, 56), 64, 64, 3, 2),
-    Shape("1x1, 56 px, 256 to 64", 16, (56, 56), 256, 64, 1),
-    Shape("7x7 stride 2, 224 px", 4, (224, 224), 3, 64, 7, 2),
-    Shape("depthwise 3x3, 56 px", 16, (56, 56), 144, 144, 3, 1, 144),
-    Shape("depthwise 3x3 stride 2", 16, (56, 56), 144, 144, 3, 2, 144),
-    Shape("depthwise 7x7, 28 px", 16, (28, 28), 192, 192, 7, 1, 192),
-    Shape("grouped 3x3, 32 groups", 8, (28, 28), 256, 256, 3, 1, 32),
-    Shape("1-D, 9, 128 steps", 64, (128,), 64, 128, 9),
-    Shape("3-D 3x3x3, 20 voxels", 2, (20, 20, 20), 16, 32, 3),
+ROWS = (
+    Row("dense 3x3", 16, (28, 28), 128, 128, 3),
+    Row("dense 3x3 stride 2", 16, (56, 56), 64, 64, 3, 2),
+    Row("dense 3x3 small map", 16, (7, 7), 512, 512, 3),
+    Row("stem 7x7 stride 2", 8, (224, 224), 3, 64, 7, 2),
+    Row("1x1", 16, (28, 28), 512, 128, 1),
+    Row("1x1 stride 2", 16, (56, 56), 256, 512, 1, 2),
+    Row("depthwise 3x3", 16, (56, 56), 144, 144, 3, 1, 144),
+    Row("depthwise 3x3 stride 2", 16, (56, 56), 144, 144, 3, 2, 144),
+    Row("depthwise 7x7", 16, (28, 28), 192, 192, 7, 1, 192),
+    Row("grouped 3x3", 4, (28, 28), 256, 256, 3, 1, 32),
+    Row("1-D", 32, (512,), 128, 128, 5),
+    Row("3-D", 4, (16, 28, 28), 32, 32, 3),
+    Row("batch 1, 3x3", 1, (28, 28), 128, 128, 3),
+    Row("batch 1, depthwise 7x7", 1, (28, 28), 192, 192, 7, 1, 192),
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
+AS_FAST = 1.05
 
 
-def jax_calls(shape: Shape) -> dict[str, dict[str, Callable[[], Any]]]:
-    """{pass: {way: call}}, each compiled and awaited once."""
+class Times(NamedTuple):
+    """Milliseconds over the rounds."""
+
+    wall: np.ndarray
+    cpu: np.ndarray
+
+
+def interleaved(forms: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
+    """Calls each form once per round, in turn."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in forms}
+    for _ in range(rounds):
+        for name, call in forms.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            call()
+            taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: Times(*(1e3 * np.array(values).T)) for name, values in taken.items()}
+
+
+def cell(times: Times, stock: Times | None) -> str:
+    """median (p10-p90) wall, cpu, and the ratio to `stock`."""
+    low, middle, high = np.quantile(times.wall, (0.1, 0.5, 0.9))
+    ratio = f"{np.median(stock.wall) / middle:8.2f}x" if stock else ""
+    return f"{middle:9.2f} ({low:.2f}-{high:.2f}) cpu {np.median(times.cpu):8.2f} {ratio}"
+
+
+def ours(row: Row, arrays: tuple[np.ndarray, ...]) -> list[dict[str, Callable[[], Any]]]:
+    """The forms in JAX, compiled: for each pass {name: call}."""
     import jax
-    import jax.numpy as jnp
-    import numpy as np
-    from jax import lax
 
-    from cnn.layers.conv import conv
+    from cnn.layers import lowering, taps
     from cnn.native import onednn
 
-    rng = np.random.default_rng(0)
-    rank, per_group = len(shape.space), shape.inputs // shape.groups
-    x = jnp.asarray(rng.standard_normal((shape.batch, *shape.space, shape.inputs)), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((*(shape.window,) * rank, per_group, shape.outputs)), jnp.float32)
-    letters = "DHW"[-rank:]
-
-    def stock(x: Any, kernel: Any) -> Any:
-        return lax.conv_general_dilated(
-            x, kernel, (shape.stride,) * rank, [((shape.window - 1) // 2,) * 2] * rank,
-            feature_group_count=shape.groups, dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
-        )  # fmt: skip
-
-    def ours(x: Any, kernel: Any) -> Any:
-        return conv(x, kernel, shape.stride, groups=shape.groups)
-
-    y = jax.eval_shape(stock, x, kernel)
-    y = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
-    ways: dict[str, tuple[Any, Any]] = {"lax": (stock, contextlib.nullcontext)}
-    ways["ours"] = (ours, contextlib.nullcontext)
-    found: dict[str, dict[str, Callable[[], Any]]] = {name: {} for name in PASSES}
-    if onednn.enabled():
-        ways = {"plain": (ours, onednn.off)} | ways  # `off` forgets what was compiled before it
-    for way, (function, context) in ways.items():
-        functions = (
-            jax.jit(lambda x, k, y, f=function: f(x, k)),
-            jax.jit(lambda x, k, y, f=function: jax.vjp(lambda x: f(x, k), x)[1](y)[0]),
-            jax.jit(lambda x, k, y, f=function: jax.vjp(lambda k: f(x, k), k)[1](y)[0]),
-        )
-        with context():
-            compiled = [function.lower(x, kernel, y).compile() for function in functions]
-        for name, call in zip(PASSES, compiled, strict=True):
-            found[name][way] = lambda call=call: jax.block_until_ready(call(x, kernel, y))
-            found[name][way]()
+    rank, side = len(row.space), (row.window - 1) // 2
+    spec = lowering.Spec((row.stride,) * rank, ((side, side),) * rank, (1,) * rank, row.groups, None)
+    x, kernel, y = (jax.device_put(array) for array in arrays)
+    passes = (
+        (lambda x, kernel: lowering.forward(x, kernel, spec), x, kernel),
+        (lambda y, kernel: lowering.input_gradient(y, kernel, spec, x.shape[1:-1]), y, kernel),
+        (lambda x, y: lowering.kernel_gradient(x, y, spec, kernel.shape[:-2]), x, y),
+    )
+    found: list[dict[str, Callable[[], Any]]] = [{}, {}, {}]
+    forms = {"XLA": (onednn.off, taps.off), "plain JAX": (onednn.off,), "oneDNN": ()}
+    if not onednn.enabled():
+        del forms["oneDNN"]
+    for name, switches in forms.items():
+        with contextlib.ExitStack() as stack:
+            for switch in switches:
+                stack.enter_context(switch())
+            for calls, (function, *operands) in zip(found, passes, strict=True):
+                compiled = jax.jit(function).lower(*operands).compile()
+                calls[name] = lambda c=compiled, o=operands: jax.block_until_ready(c(*o))
     return found
 
 
-def torch_calls(shape: Shape, threads: int) -> dict[str, Callable[[], Any]]:
-    """{pass: call} of PyTorch; {} where it is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        return {}
-    import torch
-
+def torchs(row: Row, arrays: tuple[np.ndarray, ...], threads: int) -> list[dict[str, Callable[[], Any]]]:
+    """The same in PyTorch, channels last; empty where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return [{}, {}, {}]
     torch.set_num_threads(threads)
-    rank, pad = len(shape.space), (shape.window - 1) // 2
-    layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(rank, torch.contiguous_format)
-    x = torch.randn(shape.batch, shape.inputs, *shape.space).to(memory_format=layout)
-    kernel = torch.randn(shape.outputs, shape.inputs // shape.groups, *(shape.window,) * rank)
-    kernel = kernel.to(memory_format=layout)
-    function = (torch.conv1d, torch.conv2d, torch.conv3d)[rank - 1]
-    forward = lambda: function(x, kernel, None, shape.stride, pad, 1, shape.groups)  # noqa: E731
-    y = torch.randn_like(forward())
-    options = ([shape.stride] * rank, [pad] * rank, [1] * rank, False, [0] * rank, shape.groups)
+    rank, side = len(row.space), (row.window - 1) // 2
 
-    def backward(mask: list[bool]) -> Callable[[], Any]:
-        return lambda: torch.ops.aten.convolution_backward(y, x, kernel, None, *options, mask)
+    def channels_first(array: np.ndarray) -> Any:
+        first = torch.from_numpy(np.moveaxis(array, -1, 1))  # strides stay: channels last
+        return first.contiguous() if rank == 1 else first
 
-    return dict(zip(PASSES, (forward, backward([True, False, False]), backward([False, True, False])), strict=True))
+    x, y = channels_first(arrays[0]), channels_first(arrays[2])
+    kernel = torch.from_numpy(np.ascontiguousarray(np.moveaxis(arrays[1], (-1, -2), (0, 1))))
+    if rank == 2:
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+    rest = (None, [row.stride] * rank, [side] * rank, [1] * rank, False, [0] * rank, row.groups)
 
+    def backward(*wanted: bool) -> Any:
+        return torch.ops.aten.convolution_backward(y, x, kernel, *rest, [*wanted, False])
 
-def measure(calls: dict[str, Callable[[], Any]], repeats: int, seconds: float) -> dict[str, tuple[list[float], float]]:
-    """{way: (wall-clock ms of each call, CPU ms per call)}, the ways taking turns."""
-    found: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in calls}
-    for call in calls.values():
-        call()
-    begun = time.perf_counter()
-    for turn in range(repeats):
-        for way, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            found[way][0].append(1e3 * (time.perf_counter() - wall))
-            found[way][1].append(1e3 * (time.process_time() - cpu))
-        if turn >= 4 and time.perf_counter() - begun > seconds:
-            break
-    return {way: (wall, statistics.median(cpu)) for way, (wall, cpu) in found.items()}
+    return [
+        {"PyTorch": lambda: torch.convolution(x, kernel, *rest)},
+        {"PyTorch": lambda: backward(True, False)},
+        {"PyTorch": lambda: backward(False, True)},
+    ]
 
 
-def text(times: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(times):8.2f} ({min(times):.2f}-{max(times):.2f})"
+def measure(row: Row, rounds: int, threads: int) -> None:
+    """Prints the lines of one convolution."""
+    rng, side = np.random.default_rng(0), (row.window - 1) // 2
+    out = tuple((n + 2 * side - row.window) // row.stride + 1 for n in row.space)
+    shapes = (
+        (row.batch, *row.space, row.inputs),
+        (*(row.window,) * len(row.space), row.inputs // row.groups, row.outputs),
+        (row.batch, *out, row.outputs),
+    )
+    arrays = tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    sizes = f"{row.batch} x {'x'.join(map(str, row.space))}, {row.inputs} -> {row.outputs}"
+    print(f"{row.name}: {sizes}, groups {row.groups}")
+    for name, mine, theirs in zip(PASSES, ours(row, arrays), torchs(row, arrays, threads), strict=True):
+        forms = {**mine, **theirs}
+        interleaved(forms, 1)
+        times = interleaved(forms, rounds)
+        for form, taken in times.items():
+            stock = times["XLA"] if form != "XLA" else None
+            print(f"  {name if stock is None else '':<16}{form:<10}{cell(taken, stock)}")
+        best = min(np.median(times[form].wall) for form in mine if form != "XLA")
+        if np.median(times["XLA"].wall) <= AS_FAST * best:
+            print(f"  {'':<16}XLA's own is as fast here")
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of one row at most (at least 5 turns are made)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="cores")
+    parser.add_argument("--threads", type=int, default=0, help="cores to use (0: all)")
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--only", default="", help="rows whose name holds this")
     args = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])  # before JAX makes its threads
+    cores = sorted(os.sched_getaffinity(0))
+    cores = cores[: args.threads or len(cores)]
+    os.sched_setaffinity(0, cores)  # before JAX starts its threads
+    os.environ["JAX_PLATFORMS"] = "cpu"
     from cnn.native import onednn
 
-    print(f"{args.threads} core(s); native: {onednn.reason() or 'oneDNN'}; ms, median (range), CPU ms of ours")
-    speedups: dict[str, list[float]] = {}
-    for shape in SHAPES:
-        if args.only not in shape.name:
-            continue
-        torch_ways = torch_calls(shape, args.threads)
-        for name, calls in jax_calls(shape).items():
-            calls |= {"torch": torch_ways[name]} if torch_ways else {}
-            found = measure(calls, args.repeats, args.seconds)
-            middle = {way: statistics.median(times) for way, (times, _) in found.items()}
-            ratio = middle["lax"] / middle["ours"]
-            kind = "depthwise" if shape.groups == shape.inputs else "grouped" if shape.groups > 1 else "dense"
-            speedups.setdefault(f"{kind}, {name}", []).append(ratio)
-            columns = "  ".join(f"{way} {text(times)}" for way, (times, _) in found.items())
-            note = "" if ratio > 1.05 else "  stock is as fast"
-            print(f"{shape.name:<24} {name:<15} {columns}  cpu {found['ours'][1]:.1f}  {ratio:.1f}x{note}", flush=True)
-    for kind, ratios in speedups.items():
-        mean = math.exp(statistics.mean(map(math.log, ratios)))
-        print(f"{kind}: {mean:.1f}x lax (geometric mean of {len(ratios)})")
+    print(f"{len(cores)} core(s), {args.rounds} rounds in turn: median ms (p10-p90), CPU ms, times faster than XLA")
+    if not onednn.enabled():
+        print(f"no oneDNN: {onednn.reason()}")
+    for row in ROWS:
+        if args.only in row.name:
+            measure(row, args.rounds, len(cores))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.layers.conv import Conv, conv, fan_in_uniform
+from cnn.layers.conv import Conv, ConvTranspose, conv, conv_transpose, fan_in_uniform
 
 
 def naive(x, kernel, strides, pads, dilation, groups):
@@ -116,3 +116,60 @@ def test_fan_in_uniform_has_pytorch_bounds():
 def test_mistakes_are_named(options, message):
     with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda: Conv(2, **options).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
+
+
+@pytest.mark.parametrize(
+    ("space", "window", "strides", "padding", "output_padding", "dilation", "groups", "want"),
+    [
+        ((5,), (2,), 2, 0, 0, 1, 1, (10,)),
+        ((5, 4), (4, 4), 2, 1, 0, 1, 1, (10, 8)),
+        ((5, 4), (3, 3), 2, 1, 1, 1, 1, (10, 8)),
+        ((4, 4), (3, 2), (1, 3), ((1, 0), (0, 1)), (0, 2), (2, 1), 2, (7, 12)),
+        ((3, 4), (3, 3), 1, None, 0, 1, 4, (3, 4)),
+        ((2, 3, 2), (2, 1, 3), 2, "VALID", 0, 1, 2, (4, 5, 5)),
+    ],
+)
+def test_conv_transpose_scatters(space, window, strides, padding, output_padding, dilation, groups, want):
+    """Each input adds its window to the result, `strides` apart; the padding is cut away."""
+    rng = np.random.default_rng(0)
+    rank, per_group = len(space), 3
+    x = rng.standard_normal((2, *space, 4)).astype(np.float32)
+    kernel = rng.standard_normal((*window, per_group, 4)).astype(np.float32)
+    got = conv_transpose(jnp.asarray(x), jnp.asarray(kernel), strides, padding, output_padding, dilation, groups)
+    assert got.shape == (2, *want, per_group * groups)
+    steps, gaps = (np.broadcast_to(v, rank) for v in (strides, dilation))
+    low = {None: 1, "VALID": 0}.get(padding, padding) if not isinstance(padding, tuple) else None
+    lows = [pair[0] for pair in padding] if low is None else [low] * rank
+    full = np.zeros((2, *(40,) * rank, per_group * groups))
+    for tap in itertools.product(*map(range, window)):
+        cut = tuple(
+            slice(t * gap, t * gap + (n - 1) * step + 1, step)
+            for t, gap, n, step in zip(tap, gaps, space, steps, strict=True)
+        )
+        for group in range(groups):
+            inside = slice(group * 4 // groups, (group + 1) * 4 // groups)
+            outside = slice(group * per_group, (group + 1) * per_group)
+            full[(slice(None), *cut, outside)] += x[..., inside] @ kernel[(*tap, slice(None), inside)].T
+    seen = tuple(slice(low, low + size) for low, size in zip(lows, want, strict=True))
+    np.testing.assert_allclose(got, full[(slice(None), *seen)], rtol=1e-4, atol=1e-4)
+
+
+def test_conv_transpose_module_doubles():
+    layer = ConvTranspose(6, groups=2, use_bias=True, dtype=jnp.bfloat16)
+    y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((1, 3, 5, 4)))
+    assert y.shape == (1, 6, 10, 6) and y.dtype == jnp.bfloat16
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"kernel": (2, 2, 3, 4), "bias": (6,)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": "SAME"}, "does not say how large"),
+        ({"output_padding": 2, "strides": 2}, "output_padding"),
+        ({"groups": 3}, "4 channels do not fit 3 groups"),
+        ({"padding": 9}, "more than the transposed convolution makes"),
+    ],
+)
+def test_mistakes_of_conv_transpose_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        conv_transpose(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 4)), **options)

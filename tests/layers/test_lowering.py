@@ -5,8 +5,6 @@ On a machine with the native library the CPU's convolutions are oneDNN's; `off` 
 
 import contextlib
 import functools
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn.layers.conv import conv, conv_transpose
-from cnn.native import build, onednn
+from cnn.native import onednn
 
 NATIVE = onednn.enabled()
 WAYS = [
@@ -261,44 +259,3 @@ def test_the_switch_decides_what_is_compiled():
     with onednn.off():
         assert "custom_call" not in text()
     assert "custom_call @cnn_conv" in text()
-
-
-PROGRAM = "from cnn.native import onednn; import jax.numpy as jnp; from cnn.layers.conv import conv; "
-PROGRAM += "print(onednn.reason()); print(float(conv(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))).sum()))"
-
-
-def said(monkeypatch, **environment):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    reason, total = done.stdout.splitlines()
-    assert float(total) == 100
-    return reason
-
-
-def test_turned_off_in_the_environment(monkeypatch):
-    assert "turned off (CNN_NATIVE=0)" in said(monkeypatch, CNN_NATIVE="0")
-
-
-def test_a_library_that_does_not_load_leaves_the_stock_ones(tmp_path, monkeypatch):
-    broken = tmp_path / "broken.so"
-    broken.write_bytes(b"this is no library")
-    monkeypatch.setattr(build, "built", lambda: broken)
-    onednn._found.cache_clear()
-    try:
-        assert "cannot be loaded" in onednn.reason() and not onednn.enabled()
-    finally:
-        onednn._found.cache_clear()
-
-
-def test_without_a_compiler_the_set_up_goes_on(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(build, "compiler", lambda: None)
-    monkeypatch.setattr(build, "folder", lambda: tmp_path / "native")
-    try:
-        code = build.main()
-    except SystemExit as end:
-        code = end.code
-    out = capsys.readouterr()
-    assert len((out.out + out.err).strip().splitlines()) == 1 and "stock" in (out.out + out.err).lower()
-    assert code in (0, 1, None)
