@@ -37,6 +37,10 @@ begin at 0, our `stage1/block1` at 1. `how` is one of
     "norms in order"        the same, for foreign modules whose weight has 1 axis only
 
 so VGG's `(r"features\.(\d+)", r"stage\d+/conv\d+", "convs in order")` can stand beside `"norms in order"`.
+
+A file may also hold `OPTIONS`: what the authors of a layout built otherwise than our defaults, by model name:
+
+    OPTIONS: Options = {"torchvision": {"mobilenetv3_*": {"norm_epsilon": 1e-3}}}
 """
 
 import re
@@ -49,6 +53,7 @@ from cnn.errors import UserError
 
 Rule = tuple[str, str | None] | tuple[str, str | None, str]
 Rules = tuple[Rule, ...]
+Options = Mapping[str, Mapping[str, Mapping[str, Any]]]  # layout: {pattern of model names: options of the model}
 State = Mapping[str, np.ndarray]  # foreign key: array, in the order of the file
 Shapes = Mapping[str, tuple[int, ...]]  # our leaf's name ('params/stem/conv1/kernel'): shape, in network order
 

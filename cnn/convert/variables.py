@@ -1,8 +1,10 @@
 """From a foreign state dict to our variables: finds the family's table and, where none is named, the layout."""
 
+import fnmatch
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -21,11 +23,22 @@ def tables_of(model_name: str) -> Mapping[str, Rules]:
     Raises:
       UserError: unknown model.
     """
+    return getattr(_table_file(model_name), "TABLES", {})
+
+
+def options_of(model_name: str, layout: str) -> dict[str, Any]:
+    """Options of the model that a layout's authors meant and ours do not: an epsilon, a padding."""
+    by_pattern = getattr(_table_file(model_name), "OPTIONS", {}).get(layout, {})
+    matching = [options for pattern, options in by_pattern.items() if fnmatch.fnmatchcase(model_name, pattern)]
+    return {name: value for options in matching for name, value in options.items()}
+
+
+def _table_file(model_name: str) -> ModuleType | None:
     if model_name not in MODELS:
         raise unknown("model", model_name, MODELS)
     family = MODELS[model_name].target.partition(":")[0].rpartition(".")[2]
     module = f"cnn.convert.tables.{family}"
-    return importlib.import_module(module).TABLES if importlib.util.find_spec(module) else {}
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
 def _chosen(model_name: str, layout: str) -> Mapping[str, Rules]:

@@ -31,7 +31,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", default="", help="folder of the checkpoint; default: FILE without its ending")
     parser.add_argument("--layout", default="", help="timm, torchvision, ...; default: the one that fits")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE",
-                        help="of the model, such as padding=SAME or norm_epsilon=1e-3; may be repeated")  # fmt: skip
+                        help="of the model, such as padding=SAME or norm_epsilon=1e-3; may be repeated; "
+                        "wins over what the layout implies")  # fmt: skip
     parser.add_argument("--classes", default="", metavar="TEXTFILE",
                         help="one class name per line; default: ImageNet's for 1000 classes, else numbers")  # fmt: skip
     parser.add_argument("--dataset", default="", help="that `cnn evaluate` scores; default: imagenet2012 or folder")
@@ -86,6 +87,10 @@ def convert(args: Any) -> dict[str, Any]:
             built = network(args.model, options, dataset_info(there, channels, args.dataset), preprocessing)
             like = variables.abstract_variables(built.model, built.inputs)
     converted, layout = variables.convert_detecting(args.model, args.layout, state, like)
+    meant = variables.options_of(args.model, layout)
+    if meant.keys() - options.keys():  # they change no shape
+        options = meant | options
+        built = network(args.model, options, built.info, preprocessing)
     difference = None
     if theirs:
         difference = _difference(args.model, layout, state, built.model, converted, theirs)

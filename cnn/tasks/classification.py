@@ -37,13 +37,14 @@ class Classification:
     bce_threshold: float
     mixup_alpha: float
     cutmix_alpha: float
+    aux_weight: float
 
     def __post_init__(self) -> None:
         if self.objective not in LOSSES:
             raise unknown("loss", self.objective, LOSSES)
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"task.label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
-        for name in ("focal_gamma", "bce_threshold", "mixup_alpha", "cutmix_alpha"):
+        for name in ("focal_gamma", "bce_threshold", "mixup_alpha", "cutmix_alpha", "aux_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"task.{name} is {getattr(self, name)}; it must not be negative")
         inputs.check_normalisation(self.mean, self.std)
@@ -98,8 +99,18 @@ class Classification:
         return inputs.normalised(self._unit(batch), self.mean, self.std)
 
     def loss(self, out: Outputs, batch: Batch) -> PerExample:
-        """The chosen loss against `label_probs` where `augment` made them, else against `label`."""
-        logits, targets = out["logits"].astype(jnp.float32), self._targets(batch)
+        """The chosen loss against `label_probs` where `augment` made them, else against `label`.
+
+        Auxiliary classifiers (outputs `aux*` [b, k], which some networks give while training) add theirs.
+        """
+        auxiliary = [logits for name, logits in sorted(out.items()) if name.startswith("aux")]
+        total = self._loss(out["logits"], batch)
+        for logits in auxiliary:
+            total = total + self.aux_weight * self._loss(logits, batch)
+        return total
+
+    def _loss(self, logits: Float[Array, "b k"], batch: Batch) -> PerExample:
+        logits, targets = logits.astype(jnp.float32), self._targets(batch)
         if self.objective == "bce":
             if self.bce_threshold:
                 targets = (targets > self.bce_threshold).astype(jnp.float32)
@@ -231,6 +242,7 @@ def classification(
     bce_threshold: float = 0.0,
     mixup_alpha: float = 0.0,
     cutmix_alpha: float = 0.0,
+    aux_weight: float = 0.3,
 ) -> Classification:
     """Builds the task; everything after `std` is an option of `config.task`.
 
@@ -242,6 +254,7 @@ def classification(
       focal_gamma: of 'focal'.
       bce_threshold: of 'bce': classes whose mixed share is above it become full targets; 0 leaves the shares.
       mixup_alpha, cutmix_alpha: 0 is off; with both, each example takes one of them.
+      aux_weight: of the loss of each auxiliary classifier (Szegedy et al. 2014, arXiv 1409.4842, section 5).
 
     Raises:
       UserError: a value out of range, or a data set without classes.
@@ -256,4 +269,5 @@ def classification(
         bce_threshold=bce_threshold,
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
+        aux_weight=aux_weight,
     )

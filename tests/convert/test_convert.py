@@ -11,6 +11,7 @@ import pytest
 
 from cnn import checkpoint, cli, tree
 from cnn.convert import compare, variables
+from cnn.convert.pretrained import PRETRAINED
 from cnn.errors import UserError
 from cnn.models import MODELS, build_model
 from tests.support import torch_files as tf
@@ -124,11 +125,32 @@ def test_what_does_not_fit_is_named(resnet, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("model_name", "layout", "options"),
+    [
+        ("efficientnet_b0", "torchvision", {}),
+        ("efficientnet_b5", "torchvision", {"norm_epsilon": 1e-3}),
+        ("efficientnet_b7", "timm", {"norm_epsilon": 1e-5}),
+        ("tf_efficientnet_b7", "timm", {}),
+        ("efficientnet_lite0", "lukemelas", {"padding": "SAME", "norm_epsilon": 1e-3}),
+        ("mobilenetv3_small_100", "torchvision", {"norm_epsilon": 1e-3}),
+        ("mobilenetv3_small_100", "timm", {}),
+        ("resnet50", "torchvision", {}),
+    ],
+)
+def test_a_layout_says_what_its_authors_built_otherwise(model_name, layout, options):
+    assert variables.options_of(model_name, layout) == options
+    if model_name in PRETRAINED:
+        assert PRETRAINED[model_name].options == options
+
+
 @pytest.mark.parametrize("file", sorted(TABLES.glob("[a-z]*.py")), ids=lambda file: file.stem)
 def test_tables_are_well_formed(file):
     import re
 
-    found = importlib.import_module(f"cnn.convert.tables.{file.stem}").TABLES
+    module = importlib.import_module(f"cnn.convert.tables.{file.stem}")
+    found = module.TABLES
+    assert getattr(module, "OPTIONS", {}).keys() <= found.keys()
     assert any(entry.target.startswith(f"cnn.models.{file.stem}:") for entry in MODELS.values())
     for rules in found.values():
         for pattern, replacement, *how in rules:
@@ -259,6 +281,19 @@ def test_the_text_report_the_default_folder_and_the_head_s_size(here, capfd):
     assert "written: resnet18; try: cnn predict --workdir=resnet18 PHOTO" in out
     assert (here / "resnet18" / "checkpoints" / "0").is_dir()
     assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(("flags", "epsilon"), [([], 1e-3), (["--option=norm_epsilon=1e-4"], 1e-4)])
+def test_options_of_the_layout_travel_with_the_weights(here, capfd, monkeypatch, flags, epsilon):
+    from cnn.convert.tables import resnet as table
+
+    implied = {"torchvision": {"resnet1?": {"norm_epsilon": 1e-3}}}
+    monkeypatch.setattr(table, "OPTIONS", implied, raising=False)
+    argv = ["convert", "resnet18.pth", "--model=resnet18", "--out=mine", "--json", *flags]
+    assert cli.main(argv) == 0, capfd.readouterr().err
+    assert json.loads(capfd.readouterr().out)["options"] == {"norm_epsilon": epsilon}
+    _, meta = checkpoint.load_variables(checkpoint.find("mine"))
+    assert meta["config"]["model"]["norm_epsilon"] == epsilon
 
 
 def test_a_difference_in_outputs_ends_with_1_and_writes_nothing(here, capfd, compared):

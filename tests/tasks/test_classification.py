@@ -91,6 +91,13 @@ def test_task_loss_is_per_example_float32(loss):
     assert np.isfinite(value).all()
 
 
+def test_auxiliary_classifiers_add_to_the_loss():
+    main, first, second = (task().loss({"logits": logits() * scale}, batch()) for scale in (1, 2, 3))
+    out = {"logits": logits(), "aux1": logits() * 2, "aux2": logits() * 3}
+    want = main + 0.25 * (first + second)
+    np.testing.assert_allclose(task(aux_weight=0.25).loss(out, batch()), want, rtol=1e-6)
+
+
 def test_bce_threshold_makes_full_targets():
     mixed = {**batch(2, 3), "label_probs": jnp.array([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0]])}
     x = logits(2, 3)

@@ -5,7 +5,7 @@ Its numbers shift with what a block has: `bn1` is the widening's, except in bloc
 lukemelas is `efficientnet_pytorch`, which counts its blocks through all stages.
 """
 
-from cnn.convert.rules import Rules
+from cnn.convert.rules import Options, Rules
 
 BLOCK = r"stage\d+/block\d+"
 ROW, FIRST, LATER = r"blocks\.\d+\.\d+", r"blocks\.0\.\d+", r"blocks\.[1-9]\d*\.\d+"
@@ -61,5 +61,12 @@ TORCHVISION: Rules = (
     (r"features\.[78]\.1", "top/bn"),
     (r"classifier\.1", "head"),
 )
+
+# TensorFlow's epsilon, of which torchvision kept some and timm's own recipes none.
+OPTIONS: Options = {
+    "timm": {"efficientnet_b[67]": {"norm_epsilon": 1e-5}},
+    "torchvision": {"efficientnet_b[567]": {"norm_epsilon": 1e-3}},
+    "lukemelas": {"*": {"padding": "SAME", "norm_epsilon": 1e-3}},
+}
 
 TABLES: dict[str, Rules] = {"timm": TIMM, "torchvision": TORCHVISION, "lukemelas": LUKEMELAS}

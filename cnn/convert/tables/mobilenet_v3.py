@@ -1,6 +1,6 @@
 """MobileNet v3. The last 1x1 convolution is our stage 5's block 4 in the large and in the small network."""
 
-from cnn.convert.rules import Rules
+from cnn.convert.rules import Options, Rules
 from cnn.convert.tables.efficientnet import BLOCK, FIRST, LATER, REST
 
 LAST = "stage5/block4/project"
@@ -29,5 +29,7 @@ TORCHVISION: Rules = (
     (r"classifier\.0", "hidden"),
     (r"classifier\.3", "head"),
 )
+
+OPTIONS: Options = {"torchvision": {"mobilenetv3_*": {"norm_epsilon": 1e-3}}}
 
 TABLES: dict[str, Rules] = {"timm": TIMM, "torchvision": TORCHVISION}
