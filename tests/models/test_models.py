@@ -66,8 +66,13 @@ def check_contract(model, size, out, variables, batch, classes):
     assert set(variables) <= {"params", "batch_stats"}
 
 
+FIRST = {param.id for param in families()}  # `make test-fast` keeps one of each family
+
+
 @pytest.mark.no_cover
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in MODELS]
+)
 def test_the_real_model(name):
     """Contract, chosen parameter names, the stored facts, the published counts, checked options."""
     entry = MODELS[name]
