@@ -244,6 +244,18 @@ MODELS: dict[str, ModelEntry] = {
         "fpn", "pixels: semantic FPN (Kirillov et al. 2019, arXiv 1901.02446)", 21, "pixels",
         fpn_resnet50=520,
     ),  # fmt: skip
+    **family(
+        "unet", "pixels: U-Net (Ronneberger et al. 2015, arXiv 1505.04597)", 2, "pixels",
+        unet=512,
+    ),  # fmt: skip
+    **family(
+        "unet", "pixels: 3-D U-Net (Cicek et al. 2016, arXiv 1606.06650)", 2, "pixels",
+        unet3d=(128, 128, 128, 1),
+    ),  # fmt: skip
+    **family(
+        "residual_unet", "pixels: U-Net with nnU-Net's residual encoder (Isensee et al. 2024, arXiv 2404.09556)",
+        2, "pixels", residual_unet=(128, 128, 128, 1),
+    ),  # fmt: skip
 }
 
 
