@@ -4,9 +4,10 @@
     python experiments/benchmarks/tpu.py [MODEL ...] [--topology=v5e:2x2] [--batch=64] [--out=runs/tpu.csv]
 
 The step is the trainer's own (`make_train_step`: uint8 pictures, forward and backward pass, SGD with momentum and
-weight decay) in bfloat16, data parallel over all chips of the topology. The columns are the compiler's: operations,
-bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how fast it
-runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
+weight decay) in bfloat16, data parallel over all chips of the topology. Networks that give pixels (unet, unet3d, ...)
+have a class for every pixel to learn, and are compiled where they are named. The columns are the compiler's:
+operations, bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how
+fast it runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
 
 Every network is compiled in a process of its own, because a compiler that crashes takes its process along; where a
 batch does not fit, half of it is tried. Rows are kept in `--out`, and those of the same code and versions are not
@@ -28,6 +29,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cnn.errors import unknown
 from cnn.models import MODELS, facts
@@ -65,11 +68,11 @@ COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|reduce-scatter|collective-pe
 
 
 def representatives() -> list[str]:
-    """One network per file of MODELS that takes colour pictures."""
+    """One network per file of MODELS that gives colour pictures classes."""
     stored = facts.stored()
     families: dict[str, list[str]] = {}
     for name, entry in MODELS.items():
-        if len(entry.input) == 3 and entry.input[-1] == 3:
+        if len(entry.input) == 3 and entry.input[-1] == 3 and entry.gives == "classes":
             families.setdefault(entry.target.partition(":")[0], []).append(name)
     return [
         min(names, key=lambda name: abs(math.log(stored[name].macs / stored[LIKE].macs)))
@@ -100,11 +103,36 @@ def chips(topology: str) -> list[Any]:
     return topologies.get_topology_desc(topology, "tpu", **options).devices
 
 
+class Pixels:
+    """The task of networks that give pixels: bytes, and the class of each pixel; cross entropy, averaged over them."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape = shape
+
+    def init_batch(self) -> dict[str, Any]:
+        """One zero example; see `cnn.tasks.base`."""
+        return {"image": np.zeros((1, *self.shape), np.uint8), "mask": np.zeros((1, *self.shape[:-1]), np.uint8)}
+
+    def augment(self, batch: dict[str, Any], rng: Any) -> dict[str, Any]:
+        """Nothing."""
+        return batch
+
+    def inputs(self, batch: dict[str, Any]) -> Any:
+        """In [0, 1]."""
+        return batch["image"].astype("float32") / 255
+
+    def loss(self, out: dict[str, Any], batch: dict[str, Any]) -> Any:
+        """Of each example [b]."""
+        import optax
+
+        losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"], batch["mask"].astype("int32"))
+        return losses.mean(axis=range(1, losses.ndim))
+
+
 def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     """The row of one network; `batch` is per chip. Raises what the compiler raises."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
     from jax.sharding import AxisType, Mesh
 
     from cnn import config, tree
@@ -119,8 +147,11 @@ def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     jax.config.update("jax_optimization_level", "O0")
     entry, c = MODELS[name], config.default()
     c.optim.weight_decay = 1e-4
-    info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
-    task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if entry.gives == "pixels":
+        task: Any = Pixels(entry.input)
+    else:
+        info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
+        task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
     shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
