@@ -1,7 +1,8 @@
 """Sources: random access to decoded examples. `len(source)`, `source[i]`, `source.get(indices)`.
 
-An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `series` float32 `t c`,
-`label` int32. Every source can be pickled, so that worker processes can open it.
+An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `volume` float32 `d h w c`,
+`series` float32 `t c`, `label` int32, `mask` uint8 `*space`. Every source can be pickled, so that
+worker processes can open it.
 """
 
 import re
@@ -16,7 +17,7 @@ from cnn.errors import UserError, unknown
 
 Example = dict[str, Any]
 FAKE_TRAIN, FAKE_OTHER = 64, 40
-_FREE_SIZE = {"image": (128, 160, 3), "series": (128, 1)}  # for fake examples of free shape
+_FREE_SIZE = {"image": (128, 160, 3), "volume": (24, 32, 40, 1), "series": (128, 1)}  # for fake examples of free shape
 
 
 @runtime_checkable
@@ -241,9 +242,11 @@ def fake_source(info: DatasetInfo, split: str) -> ArraySource:
     pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
     salt = sum(map(ord, split))
     value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
-    series = info.input_key == "series"
-    value = (4 * value - 2).astype(np.float32) if series else (value * 255).astype(np.uint8)
     target = labels
+    if info.target_key == "mask":
+        target = (value.mean(-1) * info.num_classes).astype(np.uint8)  # values are below 1
+    byte = info.input_key == "image"
+    value = (value * 255).astype(np.uint8) if byte else (4 * value - 2).astype(np.float32)
     if info.target_key == "labels":
         target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
     elif info.target_key == "target":
