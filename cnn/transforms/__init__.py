@@ -20,7 +20,8 @@ class Transform(Protocol):
 
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
     the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
-    what it changes, 'image' or 'series', or None where it takes both.
+    what it changes, 'image' or 'series', or None where it takes both. A `mask` beside an image moves with it
+    (`cnn.transforms.masks`); what cannot do that says `leaves_masks = True`.
     """
 
     batched: bool
@@ -33,14 +34,18 @@ TRANSFORMS: dict[str, Entry] = {
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),
-    "center_crop": Entry("cnn.transforms.image:CenterCrop", "the middle `size` x `size` pixels"),
+    "center_crop": Entry("cnn.transforms.geometry:CenterCrop", "the middle `size` x `size` pixels"),
+    "random_scale": Entry("cnn.transforms.image:RandomScale", "larger or smaller by a random factor"),
+    "random_crop": Entry("cnn.transforms.geometry:RandomCrop", "`size` x `size` pixels from a random place"),
     "random_resized_crop": Entry(
-        "cnn.transforms.image:RandomResizedCrop", "Szegedy et al. 2015: part of the image, resized"
+        "cnn.transforms.geometry:RandomResizedCrop", "Szegedy et al. 2015: part of the image, resized"
     ),
-    "pad_crop": Entry("cnn.transforms.image:PadCrop", "pad, then crop back at a random place"),
+    "pad_crop": Entry("cnn.transforms.geometry:PadCrop", "pad, then crop back at a random place"),
     "shift": Entry("cnn.transforms.series:Shift", "move by up to `size` pixels or time steps"),
     "affine": Entry("cnn.transforms.affine:Affine", "rotate, scale, shear and shift about the centre"),
-    "flip": Entry("cnn.transforms.image:Flip", "mirror with probability p (axis 'w', 'h' or 't')"),
+    "elastic": Entry("cnn.transforms.affine:Elastic", "bend smoothly (Ronneberger et al. 2015)"),
+    "rotate90": Entry("cnn.transforms.geometry:Rotate90", "turn by a multiple of 90 degrees"),
+    "flip": Entry("cnn.transforms.geometry:Flip", "mirror with probability p (axis 'w', 'h' or 't')"),
     "color_jitter": Entry("cnn.transforms.image:ColorJitter", "brightness, contrast, saturation"),
     "randaugment": Entry(
         "cnn.transforms.randaugment:RandAugment", "Cubuk et al. 2020: random image operations"
@@ -69,15 +74,19 @@ def build_transforms(config: Any) -> list[Transform]:
 
 
 def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> None:
-    """Refuses transforms of images for series, and the other way round.
+    """Refuses transforms of images for series, and the other way round; and for masks what would leave them behind.
 
     Raises:
       UserError: names the first that does not fit the data set.
     """
     names = {entry.target.partition(":")[2]: name for name, entry in TRANSFORMS.items()}
     for transform in transforms:
+        name = names.get(type(transform).__name__, type(transform).__name__)
+        if info.target_key == "mask" and getattr(transform, "leaves_masks", False):
+            raise UserError(
+                f"transform '{name}' moves pixels but not the mask of '{info.name}'; use affine, flip and color_jitter"
+            )
         if transform.key not in (None, info.input_key):
-            name = names.get(type(transform).__name__, type(transform).__name__)
             raise UserError(
                 f"transform '{name}' needs '{transform.key}', data set '{info.name}' has '{info.input_key}'"
             )

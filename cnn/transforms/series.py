@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnn.data.order import Draws, Number
-from cnn.transforms.image import check_range, check_translation, translated
+from cnn.transforms.geometry import check_translation, translated_example
+from cnn.transforms.image import check_range
 
 Example = dict[str, Any]
 
@@ -31,7 +32,7 @@ class Shift:
         key = "series" if "series" in example else "image"
         x = example[key]
         offsets = draws.integers(0, 2 * self.size + 1, (x.ndim - 2,))
-        return example | {key: translated(x, offsets, self.size, self.mode)}
+        return translated_example(example, key, offsets, self.size, self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
