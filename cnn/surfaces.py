@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from cnn.data.info import IGNORE
 from cnn.errors import UserError
 
 Number = int | float
-IGNORE = 255  # class id of voxels that count nowhere
 
 
 class Agreement(NamedTuple):
