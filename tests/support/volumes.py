@@ -45,7 +45,7 @@ def folder(root: Path, count: int = 6, shape=(20, 18, 12), spacing=(1.0, 1.0, 2.
 
 
 def broken(root: Path) -> Path:
-    """Six good cases, of which one is big-endian and one has another spacing, and six that are broken in one way each."""
+    """Six good cases, of which one is big-endian and one has another spacing, and six broken ones."""
     folder(root)
     volume, mask = blob(0, (20, 18, 12))
     images, labels = root / "imagesTr", root / "labelsTr"
