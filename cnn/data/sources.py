@@ -1,8 +1,8 @@
 """Sources: random access to decoded examples. `len(source)`, `source[i]`, `source.get(indices)`.
 
 An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `volume` float32 `d h w c`,
-`series` float32 `t c`, `label` int32, `mask` uint8 `*space`. Every source can be pickled, so that worker
-processes can open it.
+`series` float32 `t c`, `label` int32, `mask` uint8 `*space`. Every source can be pickled, so that
+worker processes can open it.
 """
 
 import re
@@ -246,10 +246,11 @@ def fake_source(info: DatasetInfo, split: str) -> ArraySource:
     pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
     salt = sum(map(ord, split))
     value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
-    mask = np.minimum(value.mean(-1) * info.num_classes, info.num_classes - 1).astype(np.uint8)
+    target = labels
+    if info.target_key == "mask":
+        target = (value.mean(-1) * info.num_classes).astype(np.uint8)  # values are below 1
     byte = info.input_key == "image"
     value = (value * 255).astype(np.uint8) if byte else (4 * value - 2).astype(np.float32)
-    target = mask if info.target_key == "mask" else labels
     if info.target_key == "labels":
         target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
     elif info.target_key == "target":
