@@ -114,11 +114,12 @@ class SplitSource:
 
 
 class CachedSource:
-    """Keeps every decoded example, for inputs of different shapes that fit in memory together."""
+    """Keeps decoded examples, for inputs of different shapes: all of them, or the first that make up `limit` bytes."""
 
-    def __init__(self, source: Source):
-        self.source = source
+    def __init__(self, source: Source, limit: int | None = None):
+        self.source, self.limit = source, limit
         self._kept: dict[int, Example] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -126,7 +127,10 @@ class CachedSource:
     def __getitem__(self, i: int) -> Example:
         found = self._kept.get(i)
         if found is None:
-            found = self._kept[i] = self.source[i]
+            found = self.source[i]
+            self._bytes += sum(np.asarray(value).nbytes for value in found.values())
+            if self.limit is None or self._bytes <= self.limit:
+                self._kept[i] = found
         return found
 
     def get(self, indices: Sequence[int]) -> list[Example]:
@@ -136,7 +140,7 @@ class CachedSource:
         return self.source.describe(i)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"source": self.source, "_kept": {}}  # a worker process fills its own
+        return vars(self) | {"_kept": {}, "_bytes": 0}  # a worker process fills its own
 
 
 def targets(source: Source, key: str = "label") -> np.ndarray | None:
@@ -251,4 +255,7 @@ def fake_source(info: DatasetInfo, split: str) -> ArraySource:
         target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
     elif info.target_key == "target":
         target = Draws(2, labels).uniform(0.0, 1.0, info.target_shape).astype(np.float32)
-    return ArraySource({info.input_key: value, info.target_key: target}, f"fake {info.name} '{split}'")
+    arrays = {info.input_key: value, info.target_key: target}
+    if info.input_key == "volume":
+        arrays["spacing"] = np.ones((size, 3), np.float32)
+    return ArraySource(arrays, f"fake {info.name} '{split}'")

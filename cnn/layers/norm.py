@@ -127,7 +127,8 @@ class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018): no running statistics, the same in training and evaluation.
 
     Attributes:
-      groups: channel groups; where they do not divide the channels, their greatest common divisor.
+      groups: channel groups; where they do not divide the channels, their greatest common divisor. 0 is one for
+        each channel: instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022).
     """
 
     groups: int = 32
@@ -191,4 +192,10 @@ def make_norm(norm: str, bn: str, dtype: Any, epsilon: float = 1e-5) -> Callable
     return partial(NORMS[norm], epsilon=epsilon, dtype=dtype, **mode)
 
 
-NORMS = {"batch": BatchNorm, "group": GroupNorm, "layer": LayerNorm, "none": NoNorm}
+NORMS = {
+    "batch": BatchNorm,
+    "group": GroupNorm,
+    "instance": partial(GroupNorm, groups=0),
+    "layer": LayerNorm,
+    "none": NoNorm,
+}

@@ -20,17 +20,28 @@ class Transform(Protocol):
 
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
     the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
-    what it changes, 'image' or 'series', or None where it takes both. A `mask` beside an image moves with it
-    (`cnn.transforms.masks`); what cannot do that says `leaves_masks = True`.
+    what it changes, 'image', 'volume' or 'series'; a tuple of those that it takes, or None where it takes all.
+    One that draws nothing and costs much says `fixed = True`: the pipeline may then apply it once and keep the result.
+    A `mask` beside an image moves with it (`cnn.transforms.masks`); what cannot do that says `leaves_masks = True`.
     """
 
     batched: bool
-    key: str | None
+    key: str | tuple[str, ...] | None
 
     def __call__(self, example: dict[str, Any], draws: Any) -> dict[str, Any]: ...
 
 
 TRANSFORMS: dict[str, Entry] = {
+    "volume_spacing": Entry("cnn.transforms.volume:Spacing", "resample to voxels of `spacing` mm, masks with them"),
+    "volume_intensity": Entry(
+        "cnn.transforms.volume:Intensity", "normalise by `modality`: 'ct', 'mr' or 'microscopy'"
+    ),
+    "volume_fit": Entry("cnn.transforms.volume:Fit", "crop or pad about the middle, to `size` or a `multiple`"),
+    "volume_patch": Entry(
+        "cnn.transforms.volume:Patch", "random window of `size` voxels, foreground balanced, rotated, scaled, bent"
+    ),
+    "volume_mirror": Entry("cnn.transforms.volume:Mirror", "mirror along `axes` with probability one half each"),
+    "volume_gamma": Entry("cnn.transforms.volume:Gamma", "bend the intensities by a random power"),
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),
@@ -50,8 +61,8 @@ TRANSFORMS: dict[str, Entry] = {
     "randaugment": Entry(
         "cnn.transforms.randaugment:RandAugment", "Cubuk et al. 2020: random image operations"
     ),
-    "scale": Entry("cnn.transforms.series:Scale", "multiply a series by a random factor"),
-    "noise": Entry("cnn.transforms.series:Noise", "add Gaussian noise to a series"),
+    "scale": Entry("cnn.transforms.series:Scale", "multiply a series or a volume by a random factor"),
+    "noise": Entry("cnn.transforms.series:Noise", "add Gaussian noise to a series or a volume"),
     "erase": Entry("cnn.transforms.image:Erase", "Zhong et al. 2017: erase a random rectangle"),
 }
 
@@ -74,7 +85,7 @@ def build_transforms(config: Any) -> list[Transform]:
 
 
 def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> None:
-    """Refuses transforms of images for series, and the other way round; and for masks what would leave them behind.
+    """Refuses transforms of images for series, of series for volumes, and so on; and what would leave masks behind.
 
     Raises:
       UserError: names the first that does not fit the data set.
@@ -86,7 +97,9 @@ def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> No
             raise UserError(
                 f"transform '{name}' moves pixels but not the mask of '{info.name}'; use affine, flip and color_jitter"
             )
-        if transform.key not in (None, info.input_key):
+        takes = (transform.key,) if isinstance(transform.key, str) else transform.key
+        if takes is not None and info.input_key not in takes:
+            needed = "' or '".join(takes)
             raise UserError(
-                f"transform '{name}' needs '{transform.key}', data set '{info.name}' has '{info.input_key}'"
+                f"transform '{name}' needs '{needed}', data set '{info.name}' has '{info.input_key}'"
             )
