@@ -55,6 +55,11 @@ DATASETS: dict[str, Entry] = {
     "copy_memory_t1000": Entry(
         "cnn.data.datasets.memory_tasks:copy_memory_t1000", "copy memory, 10000/1000 of 1020 steps"
     ),
+    "colin27": Entry("cnn.data.datasets.colin27:colin27", "one T1 head, half to train, half to test: brain extraction"),
+    "nuclei3d": Entry("cnn.data.datasets.nuclei3d:nuclei3d", "StarDist's stack of 51 nuclei, two blocks: foreground"),
+    "volumes_folder": Entry(
+        "cnn.data.volumes_folder:volumes_folder", "your volumes: DIR/{dataset.json,imagesTr,labelsTr} (NIfTI)"
+    ),
     "folder": Entry(
         "cnn.data.folder:folder", "your images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*"
     ),
@@ -101,6 +106,10 @@ class Provider:
         """Lines that the user should see."""
         return ()
 
+    def problems(self) -> tuple[str, ...]:
+        """Those of the notes that `cnn data check` counts as problems."""
+        return ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -119,6 +128,11 @@ class Dataset:
     _fake: bool
     _in_memory: str
     _workers: int
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Those of the notes that are problems."""
+        return () if self._fake else self._provider.problems()
 
     @functools.cached_property
     def fingerprint(self) -> str:

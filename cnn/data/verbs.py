@@ -62,9 +62,9 @@ def prepare(config: Any, args: Any) -> int:
 
 
 def show(config: Any, args: Any) -> int:
-    """Prints statistics and writes contact_sheet.png and class_balance.png."""
+    """Prints statistics and writes contact_sheet.png (of volumes slices.png) and class_balance.png."""
     from cnn.data import check as checks
-    from cnn.data import pictures
+    from cnn.data import pictures, slices
 
     dataset = _open(config)
     splits = _splits(config, dataset, bool(args.config))
@@ -77,6 +77,8 @@ def show(config: Any, args: Any) -> int:
     files = []
     if dataset.info.target_key == "label":
         files.append(pictures.contact_sheet(dataset, drawn, transforms, out / "contact_sheet.png"))
+    elif dataset.info.input_key == "volume":
+        files.append(slices.slice_sheet(dataset, drawn, transforms, out / "slices.png"))
     if dataset.info.class_names:
         counts = {split: s["classes"] for split, s in stats.items()}
         files.append(pictures.class_balance(dataset, counts, out / "class_balance.png"))
@@ -138,7 +140,8 @@ def _answer(dataset: Dataset) -> str:
     info = dataset.info
     if info.target_key == "target":
         return f"{info.target_shape[0]} number(s) to predict"
-    return f"{info.num_classes} classes" + (" at every step" if info.target_key == "labels" else "")
+    where = {"labels": " at every step", "mask": " at every place"}.get(info.target_key, "")
+    return f"{info.num_classes} classes{where}"
 
 
 def _is_image(dataset: Dataset) -> bool:
