@@ -30,10 +30,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cnn.errors import unknown
-from cnn.models import MODELS, facts
+from cnn.models import MODELS, TASK_OF, facts
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cnn/layers", "cnn/models", "cnn/tasks", "cnn/optim.py", "cnn/state.py", "cnn/step.py")
@@ -103,36 +101,11 @@ def chips(topology: str) -> list[Any]:
     return topologies.get_topology_desc(topology, "tpu", **options).devices
 
 
-class Pixels:
-    """The task of networks that give pixels: bytes, and the class of each pixel; cross entropy, averaged over them."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.shape = shape
-
-    def init_batch(self) -> dict[str, Any]:
-        """One zero example; see `cnn.tasks.base`."""
-        return {"image": np.zeros((1, *self.shape), np.uint8), "mask": np.zeros((1, *self.shape[:-1]), np.uint8)}
-
-    def augment(self, batch: dict[str, Any], rng: Any) -> dict[str, Any]:
-        """Nothing."""
-        return batch
-
-    def inputs(self, batch: dict[str, Any]) -> Any:
-        """In [0, 1]."""
-        return batch["image"].astype("float32") / 255
-
-    def loss(self, out: dict[str, Any], batch: dict[str, Any]) -> Any:
-        """Of each example [b]."""
-        import optax
-
-        losses = optax.softmax_cross_entropy_with_integer_labels(out["logits"], batch["mask"].astype("int32"))
-        return losses.mean(axis=range(1, losses.ndim))
-
-
 def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     """The row of one network; `batch` is per chip. Raises what the compiler raises."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
     from jax.sharding import AxisType, Mesh
 
     from cnn import config, tree
@@ -147,11 +120,11 @@ def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     jax.config.update("jax_optimization_level", "O0")
     entry, c = MODELS[name], config.default()
     c.optim.weight_decay = 1e-4
-    if entry.gives == "pixels":
-        task: Any = Pixels(entry.input)
-    else:
-        info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
-        task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    channels, classes = entry.input[-1], tuple(map(str, range(entry.classes)))
+    key = "image" if len(entry.input) == 3 else "volume"
+    target = ("mask", entry.input[:-1]) if entry.gives == "pixels" else ("label", ())
+    info = DatasetInfo("zeros", key, entry.input, classes, *target)
+    task = build_task(TASK_OF[entry.gives], info, (0.5,) * channels, (0.25,) * channels)
     model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
     shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)

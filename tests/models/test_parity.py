@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn.convert.variables import abstract_variables, convert_state
+from cnn.convert.variables import abstract_variables, convert_detecting, convert_state, dropped
 from cnn.models import MODELS, build_model
 from experiments.parity import formula
 from experiments.parity.rows import ROWS
@@ -77,6 +77,18 @@ def _statistics(after, layout, model, variables, image):
         # PyTorch keeps n / (n - 1) of the variance. n is not known here, but it is at least the batch's.
         slack = np.abs(want - 0.9 * old) / (len(batch) - 1) if name.endswith("var") else 0
         assert (np.abs(found - want) <= TOLERANCE * np.abs(want).max() + slack).all(), name
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large"])
+def test_an_auxiliary_head_may_be_left_away(name):
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        layout = json.loads(str(file["layout"]))
+    model = build_model(layout["model"], {"num_classes": 21})
+    like = abstract_variables(model, lambda: jnp.zeros((1, 64, 64, 3)))
+    state = {key: np.zeros(shape, np.float32) for key, shape in layout["state"]}
+    _, found = convert_detecting(layout["model"], "", state, like)
+    assert found.endswith("_without_aux")
+    assert all(key.startswith("aux_classifier.") for key in dropped(layout["model"], found, state, like))
 
 
 def test_every_row_has_its_file_and_model():
