@@ -38,7 +38,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 # oneDNN for convolutions on x86 CPUs; without a compiler the stock ones serve, and it says so in one line.
-$(NATIVE): $(READY) cnn/native/onednn.cc cnn/native/build.py
+$(NATIVE): $(READY) cnn/native/onednn.cc cnn/native/depthwise.h cnn/native/build.py
 	@$(BIN)/python -m cnn.native.build </dev/null || true
 	@touch $@
 

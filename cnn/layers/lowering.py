@@ -30,6 +30,7 @@ from cnn.layers import taps
 from cnn.native import onednn
 
 Pairs = tuple[tuple[int, int], ...]
+Sizes = tuple[Any, ...]  # int, or symbolic while exporting
 
 
 class Spec(NamedTuple):
@@ -105,7 +106,7 @@ def _lax_kernel_gradient(x: Array, y: Array, *, spec: Spec, window: tuple[int, .
     return jax.linear_transpose(lambda kernel: _lax_forward(x, kernel, spec=spec), kernel)(y)[0]
 
 
-def _abstract(shape_of: Callable[..., tuple[int, ...]]) -> Callable[..., Any]:
+def _abstract(shape_of: Callable[..., Sizes]) -> Callable[..., Any]:
     def abstract(first: Any, second: Any, **params: Any) -> Any:
         if first.dtype != second.dtype:
             raise TypeError(f"a convolution of {first.dtype} with {second.dtype}")
@@ -115,7 +116,7 @@ def _abstract(shape_of: Callable[..., tuple[int, ...]]) -> Callable[..., Any]:
     return abstract
 
 
-def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> tuple[int, ...]:
+def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> Sizes:
     sizes = [
         (size + low + high - gap * (taps - 1) - 1) // step + 1
         for size, taps, step, (low, high), gap in zip(
@@ -125,11 +126,11 @@ def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> tuple[int, ...]:
     return (x.shape[0], *(max(size, 0) if isinstance(size, int) else size for size in sizes), kernel.shape[-1])
 
 
-def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> tuple[int, ...]:
+def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> Sizes:
     return (y.shape[0], *space, kernel.shape[-2] * spec.groups)
 
 
-def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> tuple[int, ...]:
+def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> Sizes:
     return (*window, x.shape[-1] // spec.groups, y.shape[-1])
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from cnn import paths
 
 SOURCE = Path(__file__).with_name("onednn.cc")
+SOURCES = (SOURCE, SOURCE.with_name("depthwise.h"))
 WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 LIBRARY = "libcnn_native.so"
 # Not -march=native: oneDNN picks its code by the processor it runs on, and a cache may be shared by several.
@@ -93,10 +94,10 @@ def jaxlib_headers() -> Path:
 
 
 def digest() -> str:
-    """Names the build: of the source, the flags, oneDNN and jaxlib."""
+    """Names the build: of the sources, the flags, oneDNN and jaxlib."""
     dnn = onednn()
-    parts = [SOURCE.read_bytes(), " ".join(FLAGS), dnn.version, dnn.library, metadata.version("jaxlib")]
-    joined = b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
+    parts = (" ".join(FLAGS), dnn.version, str(dnn.library), metadata.version("jaxlib"))
+    joined = b"\0".join([*(file.read_bytes() for file in SOURCES), *map(str.encode, parts)])
     return hashlib.sha256(joined).hexdigest()[:16]
 
 

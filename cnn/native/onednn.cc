@@ -21,6 +21,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "depthwise.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -253,6 +254,23 @@ int64_t Parts(int64_t batch, int64_t threads, int64_t most) {
   return parts;
 }
 
+depthwise::Shape DepthwiseShape(const Problem& p) {
+  depthwise::Shape shape;
+  shape.batch = p.x[0];
+  shape.channels = p.groups;
+  const size_t rank = p.steps.size();
+  for (size_t axis = 0; axis < rank; ++axis) {
+    const size_t to = 3 - rank + axis;
+    shape.in[to] = p.x[2 + axis];
+    shape.out[to] = p.y[2 + axis];
+    shape.window[to] = p.kernel[3 + axis];
+    shape.step[to] = p.steps[axis];
+    shape.gap[to] = p.dilation[axis];
+    shape.low[to] = p.low[axis];
+  }
+  return shape;
+}
+
 ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t kind, Ints steps, Ints dilation,
                Ints low, Ints high, int64_t groups, int64_t threads) {
   auto copy = [](Ints values) { return dims(values.begin(), values.end()); };
@@ -275,6 +293,16 @@ ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t
   } else {
     describe(a, b, *out);
     x = first, y = second, kernel = result;
+  }
+
+  if (kind == kKernelGradient && groups > 1 && groups == problem.x[1] && groups == problem.y[1]) {
+    const auto shape = DepthwiseShape(problem);
+    const int64_t blocks = depthwise::Blocks(groups), workers = std::min(blocks, threads);
+    Share(pool, workers, [&](int64_t worker) {
+      for (int64_t block = worker * blocks / workers; block < (worker + 1) * blocks / workers; ++block)
+        depthwise::KernelGradient(shape, x, y, kernel, block);
+    });
+    return ffi::Error::Success();
   }
 
   const int64_t batch = problem.x[0];

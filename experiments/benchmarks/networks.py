@@ -83,6 +83,9 @@ def jax_variant(name: str, variant: str, image: np.ndarray, label: np.ndarray, i
 
 def torch_network(name: str) -> Any:
     """timm's network, else torchvision's."""
+    from experiments.parity.torch_logits import declare_operators_of_torchvision
+
+    declare_operators_of_torchvision()
     try:
         import timm
 

@@ -61,6 +61,7 @@ def close(found, want):
 SEEDS = [*((WAYS[0].values[0], seed) for seed in range(8)), *((onednn.off, seed) for seed in range(2))]
 
 
+@pytest.mark.no_cover
 @pytest.mark.slow
 @pytest.mark.parametrize(("way", "seed"), SEEDS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_values_and_gradients_of_random_shapes(way, seed):

@@ -1,7 +1,8 @@
 """Every entry of MODELS that gives classes keeps the backbone contract, and its numbers are the published ones.
 
 Real sizes are only traced (`facts.measure`); what needs numbers runs on the small copy that each family names
-in `TINY`. A new entry is tested without a line here; its published counts belong into published.csv.
+in `TINY`. A new entry is tested without a line here; its published counts belong into published.csv. Coverage is
+counted in the small copies only: it makes tracing twice as slow.
 """
 
 import csv
@@ -81,7 +82,13 @@ def check_contract(model, size, out, variables, batch, classes):
     assert set(variables) <= {"params", "batch_stats"}
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+FIRST = {param.id for param in families()}  # `make test-fast` keeps one of each family
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in CLASSIFIERS]
+)
 def test_the_real_model(name):
     """Contract, chosen parameter names, the stored facts, the published counts, checked options."""
     entry = MODELS[name]
@@ -104,6 +111,7 @@ def test_facts_are_of_the_models():
     assert list(facts.stored()) == list(MODELS), "renew cnn/models/facts.csv: python -m cnn.models.facts"
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row['name']}-{row['input']}-{row['source']}")
 def test_published_multiply_adds(row):
     """Within 1 % of the table, or of its last printed digit; where that fails, of what timm's counter counts."""

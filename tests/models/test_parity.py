@@ -37,6 +37,7 @@ def network(name: str):
     return stored, layout, model, variables, image
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ROWS]
 )
