@@ -78,7 +78,7 @@ def show(config: Any, args: Any) -> int:
     out.mkdir(parents=True, exist_ok=True)
     drawn = args.split or splits[0]
     files = []
-    if dataset.info.target_key == "label":
+    if dataset.info.target_key == "label" or dataset.info.input_key == "image":
         files.append(pictures.contact_sheet(dataset, drawn, transforms, out / "contact_sheet.png"))
     elif dataset.info.input_key == "volume":
         files.append(slices.slice_sheet(dataset, drawn, transforms, out / "slices.png"))
