@@ -290,7 +290,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "aux": {deep},
         }}
     )
-    c.task = ConfigDict({{"name": "segmentation", "loss": "ce+dice"}})
+    c.task = ConfigDict({{"name": "segmentation", "loss": "ce+dice", "spacing": {plan.spacing}}})
 
     c.input.dataset = "volumes_folder"
     c.input.data_dir = {plan.root!r}

@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = config.default()
     c.total_steps = 300
     c.model = ConfigDict({"name": "unet3d", "widths": (8, 16, 32, 64)})
-    c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
+    c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice", "spacing": (2.0, 2.0, 2.0)})
 
     c.input.dataset = "colin27"
     c.input.batch_size = 2
