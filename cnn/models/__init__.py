@@ -14,12 +14,15 @@ class ModelEntry(Entry):
     Attributes:
       input: shape [*space, c] of one example.
       classes: of the head.
-      gives: 'classes': one answer per example; 'pixels': one at every pixel of it.
+      gives: 'classes', one answer per example, or 'pixels', one for each of its pixels.
     """
 
     input: tuple[int, ...]
     classes: int
     gives: str = "classes"
+
+
+TASK_OF = {"classes": "classification", "pixels": "segmentation"}  # the task that a network is published for
 
 
 def family(

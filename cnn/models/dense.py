@@ -76,8 +76,8 @@ class HeadOnBackbone(DenseNetwork):
     """A backbone, a head on its stages, and its logits interpolated to the input's pixels.
 
     Attributes:
-      backbone: `name` in MODELS, and the network's own options; `bn`, `dtype`, `remat`, `drop_path` and
-        `output_stride` are those of the whole network unless they are given here too.
+      backbone: `name` in MODELS, and that network's options; `bn`, `dtype`, `remat`, `output_stride` and a
+        `drop_path` that is not 0 are those of the whole network, unless they are given here too.
       output_stride: the backbone's: 8, 16 or 32, later strides become dilation.
       dropout: in front of the classifier.
       norm, norm_epsilon: of the head; the backbone has its own.
@@ -110,7 +110,7 @@ class HeadOnBackbone(DenseNetwork):
         name = options.pop("name", "")
         if not name:
             raise UserError("the backbone has no name; set model.backbone.name, see: cnn list models")
-        shared = ("bn", "dtype", "remat", "drop_path", "output_stride")
+        shared = ("bn", "dtype", "remat", "output_stride", *(["drop_path"] if self.drop_path else []))
         options = {key: getattr(self, key) for key in shared} | options | {"features_only": True}
         target = resolve("backbone", MODELS, name)
         family = getattr(target, "func", target)

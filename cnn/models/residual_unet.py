@@ -33,8 +33,7 @@ class ResidualUNet(EncoderDecoder):
     zero_init: bool = True
     up_convs: ClassVar[int] = 1
 
-    TINY: ClassVar[Mapping[str, Any]] = EncoderDecoder.TINY | {"blocks": (1, 2, 1, 1), "norm": "batch"}
-    TINY_INPUT: ClassVar[tuple[int, ...]] = (16, 16, 16, 1)
+    TINY: ClassVar[Mapping[str, Any]] = EncoderDecoder.TINY | {"blocks": (1, 2, 1, 1)}
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.widths) or min(self.blocks) < 1:

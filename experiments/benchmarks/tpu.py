@@ -4,9 +4,10 @@
     python experiments/benchmarks/tpu.py [MODEL ...] [--topology=v5e:2x2] [--batch=64] [--out=runs/tpu.csv]
 
 The step is the trainer's own (`make_train_step`: uint8 pictures, forward and backward pass, SGD with momentum and
-weight decay) in bfloat16, data parallel over all chips of the topology. The columns are the compiler's: operations,
-bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how fast it
-runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
+weight decay) in bfloat16, data parallel over all chips of the topology. Networks that give pixels (unet, unet3d, ...)
+have a class for every pixel to learn, and are compiled where they are named. The columns are the compiler's:
+operations, bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how
+fast it runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
 
 Every network is compiled in a process of its own, because a compiler that crashes takes its process along; where a
 batch does not fit, half of it is tried. Rows are kept in `--out`, and those of the same code and versions are not
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.errors import unknown
-from cnn.models import MODELS, facts
+from cnn.models import MODELS, TASK_OF, facts
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cnn/layers", "cnn/models", "cnn/tasks", "cnn/optim.py", "cnn/state.py", "cnn/step.py")
@@ -65,11 +66,11 @@ COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|reduce-scatter|collective-pe
 
 
 def representatives() -> list[str]:
-    """One network per file of MODELS that takes colour pictures."""
+    """One network per file of MODELS that gives colour pictures classes."""
     stored = facts.stored()
     families: dict[str, list[str]] = {}
     for name, entry in MODELS.items():
-        if len(entry.input) == 3 and entry.input[-1] == 3:
+        if len(entry.input) == 3 and entry.input[-1] == 3 and entry.gives == "classes":
             families.setdefault(entry.target.partition(":")[0], []).append(name)
     return [
         min(names, key=lambda name: abs(math.log(stored[name].macs / stored[LIKE].macs)))
@@ -119,8 +120,11 @@ def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     jax.config.update("jax_optimization_level", "O0")
     entry, c = MODELS[name], config.default()
     c.optim.weight_decay = 1e-4
-    info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
-    task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    channels, classes = entry.input[-1], tuple(map(str, range(entry.classes)))
+    key = "image" if len(entry.input) == 3 else "volume"
+    target = ("mask", entry.input[:-1]) if entry.gives == "pixels" else ("label", ())
+    info = DatasetInfo("zeros", key, entry.input, classes, *target)
+    task = build_task(TASK_OF[entry.gives], info, (0.5,) * channels, (0.25,) * channels)
     model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
     shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
