@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.0},
         }
     )
-    c.input.mean, c.input.std = (0.125,), (0.115,)
+    c.input.mean, c.input.std = (0.126,), (0.097,)
 
     c.optim.name = "adamw"
     c.optim.lr = 2e-3
