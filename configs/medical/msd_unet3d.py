@@ -66,6 +66,6 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "smoke":
         c.model.widths, c.model.blocks = (4, 4, 8), (1, 1, 1)
         c.model.strides, c.model.kernel_sizes = c.model.strides[:2], c.model.kernel_sizes[:3]
-        c.input.train_transforms.volume_patch.size = c.input.eval_transforms.volume_fit.size = 8
+        c.input.train_transforms.volume_patch.size = c.input.eval_transforms.volume_fit.size = (8, 8, 8)
         c.input.batch_size = c.eval.batch_size = 2
     return c

@@ -16,8 +16,8 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_steps = 300
-    c.model = ConfigDict({"name": "unet3d", "widths": (16, 32, 64)})
+    c.total_steps = 200
+    c.model = ConfigDict({"name": "unet3d", "widths": (8, 16, 32)})
     c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
 
     c.input.dataset = "nuclei3d"
@@ -47,6 +47,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = (4, 4, 8)
-        c.input.train_transforms.volume_patch.size = 8
+        c.input.train_transforms.volume_patch.size = (8, 8, 8)
         c.input.batch_size = c.eval.batch_size = 2
     return c
