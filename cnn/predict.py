@@ -3,9 +3,10 @@
     cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
     cnn predict --model=efficientnet_lite0 --pretrained photo.jpg
     cnn predict --workdir=runs/masks photos/ --masks=said/ --tile=512
+    cnn predict --workdir=runs/organs scan.nii.gz dicom_folder/ --masks=said/ --largest
 
 Where the answer is a mask, --masks writes it as a PNG of class ids with a palette, in the picture's own size; --tile
-takes pictures tile by tile at their own resolution.
+takes pictures tile by tile at their own resolution. Masks of volumes are NIfTI files that lie over their input.
 """
 
 import glob
@@ -35,6 +36,7 @@ from cnn.tiles import Tiling, tiled
 from cnn.timing import use_compile_cache
 from cnn.transforms import build_transforms
 from cnn.transforms.image import as_channels, resized
+from cnn.volume_masks import write_masks
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SERIES = (".npy", ".csv")
@@ -236,11 +238,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     parser.add_argument("--masks", default="", metavar="DIR", help="write the mask of every picture")
     parser.add_argument("--tile", type=int, default=0, help="with --masks: in tiles of so many pixels, unscaled")
+    parser.add_argument("--largest", action="store_true", help="of volumes: each class keeps its largest part alone")
     parser.add_argument("--overlap", type=float, default=0.5, help="of the tiles, as a share of one")
     args, _ = parser.parse(argv)
     predictor = chosen(args)
     if args.tile and not args.masks:
         raise UserError("--tile needs --masks=DIR, where the masks go")
+    if predictor.card["input"] == "volume":
+        return _volumes(predictor, args)
     if args.masks:
         return _masks(predictor, args)
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
@@ -288,6 +293,21 @@ def _masks(predictor: Predictor, args: Any) -> int:
         print(json.dumps({"path": path, **found}) if args.json else _row(path, found), flush=True)
     if bad:
         print(f"{bad} of {len(everything)} files could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _volumes(predictor: Predictor, args: Any) -> int:
+    """Writes the mask of every volume and prints its row, volume by volume."""
+    if not args.masks:
+        raise UserError("this network takes volumes: give --masks=DIR, where their masks go")
+    bad = 0
+    for found in write_masks(predictor, args.paths, args.masks, args.tile, args.overlap, args.largest):
+        bad += "error" in found
+        path = found["path"]
+        text = found["error"] if "error" in found else _row(path, {k: v for k, v in found.items() if k != "path"})
+        print(json.dumps(found) if args.json else text, flush=True)
+    if bad:
+        print(f"{bad} of the volumes could not be read", file=sys.stderr)
     return 1 if bad else 0
 
 
