@@ -13,7 +13,6 @@ from cnn.train import train
 from tests.support import volumes
 from tests.support.runs import tiny
 
-
 pytestmark = pytest.mark.slow  # the training takes most of the time
 
 
