@@ -8,7 +8,7 @@ to measure, and means leave them out. Where one alone is empty, Dice and surface
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -132,6 +132,41 @@ def per_class(
         for k, name in enumerate(class_names)
         if k and k != IGNORE
     }
+
+
+def summary(
+    truth: UInt8[np.ndarray, "n *space"],
+    predicted: UInt8[np.ndarray, "n *space"],
+    class_names: Sequence[str],
+    spacing: Sequence[Number] = (),
+    tolerance: Number = 1.0,
+) -> dict[str, Any]:
+    """Of many examples, JSON-able: `hd95`, `assd`, `surface_dice` as means over examples and classes, and `surfaces`.
+
+    `surfaces` has a row per class: {class, dice, hd95, assd, surface_dice, examples, one_empty}. Means leave out pairs
+    that are both empty, and distances also those of which one is empty: `one_empty` counts these. `largest_component`
+    holds the same of predictions of which each class keeps its largest part alone.
+    """
+
+    def scored(masks: np.ndarray) -> dict[str, Any]:
+        found = [per_class(t, p, class_names, spacing, tolerance) for t, p in zip(truth, masks, strict=True)]
+        rows = [{"class": name, **_means([one[name] for one in found])} for name in (found[0] if found else ())]
+        everything = _means([agreement for one in found for agreement in one.values()])
+        return {name: everything[name] for name in ("hd95", "assd", "surface_dice")} | {"surfaces": rows}
+
+    cleaned = np.stack([largest_component(mask) for mask in predicted]) if len(predicted) else predicted
+    return scored(predicted) | {"largest_component": scored(cleaned)}
+
+
+def _means(found: Sequence[Agreement]) -> dict[str, Any]:
+    values = np.array(found, np.float64).reshape(-1, len(Agreement._fields))
+    there = values[~np.isnan(values[:, 1])]  # one of the two at least
+    finite = np.where(np.isfinite(there), there, np.nan)
+    counts = np.isfinite(finite).sum(axis=0)
+    sums = np.nansum(finite, axis=0)
+    means = [float(total / count) if count else float("nan") for total, count in zip(sums, counts, strict=True)]
+    one_empty = int(np.isinf(there[:, 1]).sum())
+    return dict(zip(Agreement._fields, means, strict=True)) | {"examples": len(there), "one_empty": one_empty}
 
 
 def largest_component(mask: UInt8[np.ndarray, "*space"]) -> UInt8[np.ndarray, "*space"]:

@@ -82,6 +82,31 @@ def test_largest_component():
     assert not surfaces.largest_component(np.zeros((3, 3, 3), np.uint8)).any()
 
 
+def test_the_summary_of_many():
+    truth = np.zeros((3, 8, 8, 8), np.uint8)
+    truth[0, 2:5, 2:5, 2:5] = truth[1, 2:5, 2:5, 2:5] = 1
+    truth[0, 6, 6, 6] = 2
+    predicted = truth.copy()
+    predicted[0, 6, 6, 6] = 0  # one empty: infinitely far, counted
+    predicted[1, 2:5, 2:5, 5:7] = 1  # two voxels too wide
+    predicted[2, 7, 7, 7] = 255  # nothing said, nothing true
+    found = surfaces.summary(truth, predicted, ("background", "a", "b"), (1, 1, 2))
+    one, two = found["surfaces"]
+    wide = surfaces.compare(truth[1] == 1, predicted[1] == 1, (1, 1, 2))
+    assert one["class"] == "a" and one["examples"] == 2 and one["one_empty"] == 0
+    assert one["hd95"] == pytest.approx(wide.hd95 / 2) and one["dice"] == pytest.approx((1 + wide.dice) / 2)
+    assert two == {
+        "class": "b", "dice": 0.0, "hd95": pytest.approx(math.nan, nan_ok=True), "surface_dice": 0.0,
+        "assd": pytest.approx(math.nan, nan_ok=True), "examples": 1, "one_empty": 1,
+    }  # fmt: skip
+    assert found["hd95"] == one["hd95"] and found["surface_dice"] == pytest.approx(2 * one["surface_dice"] / 3)
+    predicted[1] = truth[1]
+    predicted[1, 7, 0, 0] = 1  # a speck, which the clean-up removes
+    again = surfaces.summary(truth, predicted, ("background", "a", "b"))
+    assert again["assd"] > 0 and again["largest_component"]["assd"] == 0
+    assert surfaces.summary(truth[:0], predicted[:0], ("background", "a"))["surfaces"] == []
+
+
 def test_mistakes():
     a = np.zeros((4, 4), bool)
     with pytest.raises(UserError, match="different shapes"):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from cnn import metrics as metric_sums
-from cnn import scores
+from cnn import scores, surfaces
 from cnn.data.info import IGNORE, DatasetInfo
 from cnn.errors import UserError
 from cnn.shapes import Batch, Outputs, PerExample
@@ -41,6 +41,7 @@ class Segmentation:
     boundary_width: int
     aux_weight: float
     background: bool
+    spacing: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.info.target_key != "mask" or not 2 <= self.info.num_classes <= IGNORE:
@@ -55,6 +56,8 @@ class Segmentation:
                 f"task.class_weights is {weights}; it must hold a number of at least 0 for each of the "
                 f"{self.num_outputs} classes, or be ()"
             )
+        if self.spacing and (len(self.spacing) != len(self.info.input_shape) - 1 or min(self.spacing) <= 0):
+            raise UserError(f"task.spacing is {self.spacing}; it must hold a number above 0 per axis, or be ()")
         inputs.check_normalisation(self.mean, self.std)
 
     @property
@@ -144,13 +147,16 @@ class Segmentation:
         return result
 
     def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-        """Of pictures `boundary_f` (and of how many, where not all); `ece` of the pixels where `probs` were kept."""
+        """Of pictures `boundary_f` (and of how many, where not all); of volumes distances between surfaces, see
+        `surfaces.summary`; `ece` of the pixels where `probs` were kept."""
         said, mask = np.asarray(predictions["mask"]), np.asarray(targets)
         result: dict[str, Any] = {}
         if mask.ndim == 3:
             result["boundary_f"], looked = boundaries.mean_boundary_f(said, mask, self.num_outputs)
             if looked < len(mask):
                 result["boundary_f_pictures"] = looked
+        if mask.ndim == 4:
+            result |= surfaces.summary(mask, said, self.info.class_names, self.spacing)
         if "probs" in predictions:
             seen = np.flatnonzero(mask != IGNORE)
             seen = seen[:: max(1, len(seen) // CALIBRATED)]
@@ -195,6 +201,7 @@ def segmentation(
     boundary_width: int = 2,
     aux_weight: float = 0.5,
     background: bool = True,
+    spacing: tuple[float, ...] = (),
 ) -> Segmentation:
     """Builds the task; everything after `std` is an option of `config.task`.
 
@@ -208,6 +215,7 @@ def segmentation(
       boundary_weight, boundary_width: of 'boundary': what pixels within so many of a change of class weigh more.
       aux_weight: of auxiliary outputs; see `Segmentation.loss`.
       background: class 0 is what is no object; `dice` (the score and the losses) then leaves it out.
+      spacing: mm per voxel along d, h, w after the transforms, for distances between surfaces; () counts voxels.
 
     Raises:
       UserError: a value out of range, or a data set without masks.
@@ -225,4 +233,5 @@ def segmentation(
         boundary_width=boundary_width,
         aux_weight=aux_weight,
         background=background,
+        spacing=tuple(spacing),
     )

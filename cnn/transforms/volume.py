@@ -255,7 +255,8 @@ class Patch:
         grow = np.exp(draws.uniform(-1, 1) * np.log1p(self.scale))[0]
         axes = [np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in size]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"))
-        matrix = (rotation(angles) / grow).astype(np.float32)
+        mm = np.asarray(example.get("spacing", np.ones(3)), np.float64)  # angles are angles in space, not in voxels
+        matrix = (rotation(angles) * mm / mm[:, None] / grow).astype(np.float32)
         place = np.einsum("ij,jdhw->idhw", matrix, grid) + middle.astype(np.float32)[:, None, None, None]
         if self.elastic:
             bends = draws.normal((3, *(self.knots,) * 3))[0] * self.elastic

@@ -10,6 +10,7 @@ import pytest
 from cnn.data.dicom import read_dicom
 from cnn.data.volumes import BadVolume, facts, read_mask, read_nifti, write_nifti
 from cnn.errors import UserError
+from tests.support.volumes import series
 
 SHAPE, SPACING = (5, 6, 7), (1.0, 2.0, 3.0)  # x y z
 
@@ -134,33 +135,6 @@ def test_without_the_extra_one_line(tmp_path, monkeypatch):
         read_nifti(tmp_path / "a.nii")
     with pytest.raises(UserError, match="'pydicom'"):
         read_dicom(tmp_path)
-
-
-def series(folder, places, uid="1.2.3", rows=4, columns=5, orientation=(1, 0, 0, 0, 1, 0), **fields):
-    """Slices whose pixels are their place; written in another order than they lie."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, place in enumerate(places):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = CTImageStorage, generate_uid(), uid
-        one.Rows, one.Columns, one.SamplesPerPixel, one.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
-        normal = np.cross(orientation[:3], orientation[3:])
-        one.ImagePositionPatient = [float(v) for v in np.array([10.0, 20.0, 0.0]) + place * normal]
-        one.ImageOrientationPatient, one.PixelSpacing = list(orientation), [0.5, 0.75]
-        one.RescaleSlope, one.RescaleIntercept = 2, -1000
-        for name, value in fields.items():
-            setattr(one, name, value)
-        pixels = np.arange(rows * columns, dtype=np.int16).reshape(rows, columns) + 100 * int(place)
-        one.PixelData = pixels.tobytes()
-        pydicom.dcmwrite(folder / f"{uid}_{number}.dcm", one, enforce_file_format=True)
-    return folder
 
 
 def test_a_dicom_series(tmp_path):

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 
 def blob(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +72,26 @@ def broken(root: Path) -> Path:
     case("nan", nan)
     describe(root, [*(f"case_{i}" for i in range(6)), "size", "four", "gone", "unknown", "empty", "nan"])
     return root
+
+
+def series(folder, places, uid="1.2.3", rows=4, columns=5, orientation=(1, 0, 0, 0, 1, 0), pixels=None, **fields):
+    """Writes a DICOM series; without `pixels` [slice, row, column] they tell the place of their slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, place in enumerate(places):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = CTImageStorage, generate_uid(), uid
+        one.Rows, one.Columns, one.SamplesPerPixel, one.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        normal = np.cross(orientation[:3], orientation[3:])
+        one.ImagePositionPatient = [float(v) for v in np.array([10.0, 20.0, 0.0]) + place * normal]
+        one.ImageOrientationPatient, one.PixelSpacing = list(orientation), [0.5, 0.75]
+        one.RescaleSlope, one.RescaleIntercept = 2, -1000
+        for name, value in fields.items():
+            setattr(one, name, value)
+        ramp = np.arange(rows * columns, dtype=np.int16).reshape(rows, columns) + 100 * int(place)
+        one.PixelData = (ramp if pixels is None else pixels[number].astype(np.int16)).tobytes()
+        pydicom.dcmwrite(folder / f"{uid}_{number}.dcm", one, enforce_file_format=True)
+    return folder

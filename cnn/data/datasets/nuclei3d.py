@@ -18,11 +18,12 @@ from cnn.errors import UserError
 
 WHEEL = "stardist==0.9.2"  # BSD-3-Clause
 FILES = {name: f"stardist/data/images/{name}3d.tif" for name in ("img", "mask")}
+EVERY = (*FILES.values(), "stardist/data/images/img2d.tif", "stardist/data/images/mask2d.tif")
 TRAIN, TEST = slice(0, 38), slice(42, 61)  # along h
 
 
 def find(root: str, files: list[str]) -> str:
-    """The folder below which StarDist's `files` lie: of the installed package, or fetched into `root`.
+    """The folder below which StarDist's `files` (of EVERY) lie: of the installed package, or fetched into `root`.
 
     Raises:
       UserError: they are nowhere.
@@ -31,7 +32,7 @@ def find(root: str, files: list[str]) -> str:
     installed = in_package("stardist", files)
     if installed:
         return installed
-    if all(os.path.isfile(os.path.join(fetched, file)) for file in files) or from_wheel(WHEEL, fetched, files):
+    if all(os.path.isfile(os.path.join(fetched, file)) for file in files) or from_wheel(WHEEL, fetched, EVERY):
         return fetched
     raise UserError(
         f"StarDist's example pictures are not on this machine: pip install --no-deps {WHEEL}, or put "
