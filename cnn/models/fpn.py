@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
@@ -27,7 +28,7 @@ class FPN(nn.Module):
     """
 
     width: int = 256
-    dtype: Any = None
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, stages: Sequence[Array], train: bool) -> list[Array]:

@@ -40,7 +40,11 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *coarse c"], fine: Float[Array, "b *fine f"]) -> Float[Array, "b *fine o"]:
-        how = {"use_bias": True, "dtype": self.dtype, "name": "conv"}
+        # Each result sees one place of the coarse map, whatever the window: signals keep their size.
+        window = tuple(range(x.ndim - 2))
+        inputs, outputs = (-2, -1) if self.up == "linear" else (-1, -2)
+        init = nn.initializers.lecun_normal(inputs, outputs, window)
+        how = {"use_bias": True, "dtype": self.dtype, "kernel_init": init, "name": "conv"}
         if self.up == "linear":  # the two commute, and so the convolution has few pixels
             x = resize(Conv(self.width, 1, **how)(x), fine.shape[1:-1])
         else:
