@@ -56,12 +56,15 @@ def match(said: Labels, true: Labels, threshold: float = 0.5) -> Matches:
     return Matches(hits, iou.shape[0] - hits, iou.shape[1] - hits, iou[rows, columns][chosen])
 
 
-def part(foreground: Bool[np.ndarray, "*space"], apart: int = 5, smooth: float = 1.0) -> Int32[np.ndarray, "*space"]:
+def part(
+    foreground: Bool[np.ndarray, "*space"], apart: int = 5, smooth: float = 2.0, least: int = 0
+) -> Int32[np.ndarray, "*space"]:
     """Parts a foreground into objects: watershed of its distance to the background, from the distance's peaks.
 
     Args:
       apart: pixels between two peaks at least, about the radius of the smallest object.
       smooth: standard deviation in pixels of the Gaussian that takes the noise from the distance.
+      least: pixels of an object; smaller ones are dropped.
 
     Raises:
       UserError: scikit-image is not installed.
@@ -80,4 +83,6 @@ def part(foreground: Bool[np.ndarray, "*space"], apart: int = 5, smooth: float =
     markers = np.zeros(foreground.shape, np.int32)
     if len(peaks):  # of none it does not say the rank
         markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return watershed(-distance, markers, mask=foreground).astype(np.int32)
+    parted = watershed(-distance, markers, mask=foreground).astype(np.int32)
+    size = np.bincount(parted.reshape(-1))
+    return np.where(size[parted] < least, np.int32(0), parted)

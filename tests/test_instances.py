@@ -68,3 +68,6 @@ def test_touching_discs_are_parted(rank):
     assert (found.hits, found.extra, found.missed) == (3, 0, 0)
     assert not said[true == 0].any() and said[true > 0].all()
     assert part(np.zeros((5,) * rank, bool)).max() == 0
+    speck = true > 0
+    speck[(0,) * rank] = True
+    assert part(speck).max() == 4 and len(np.unique(part(speck, least=2))) == 1 + 3

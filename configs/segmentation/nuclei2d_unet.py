@@ -2,7 +2,8 @@
 
 Foreground against background. Otsu's threshold has a Dice of 0.893 on the test quadrant (0.835 on the whole picture);
 the bar of this project is 0.93. There are too few pictures to set any aside: nothing is chosen on the test quadrant,
-whose score is that of the last step. Expected: not run
+whose score is that of the last step. Measured: Dice 0.938, single nuclei at IoU 0.5 0.897 (Otsu 0.750); one seed, 377 s
+on two CPU cores that did other things too.
 
     cnn train --config=configs/segmentation/nuclei2d_unet.py --workdir=runs/nuclei2d
     python -m experiments.benchmarks.instances --workdir=runs/nuclei2d       # single nuclei, beside Otsu
