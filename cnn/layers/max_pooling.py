@@ -153,8 +153,8 @@ def _primitive(kind: int, name: str, shape_of: Callable[..., Any], stock: Callab
 largest_p = _primitive(onednn.MAX, "cnn_max_pool", _pooled_shape, _lax_largest)
 take_p = _primitive(onednn.TAKE, "cnn_max_pool_take", _pooled_shape, _lax_take)
 put_p = _primitive(onednn.PUT, "cnn_max_pool_put", _input_shape, _lax_put)
+ad.deflinear2(take_p, lambda y, _, x, *, spec: (put(y, x, spec), None))
+ad.deflinear2(put_p, lambda t, _, x, *, spec: (take(t, x, spec), None))
 ad.defjvp(largest_p, lambda t, x, *, spec: take(t, x, spec))
-ad.defjvp(take_p, lambda t, _, x, *, spec: take(t, x, spec), None)
+ad.defjvp(take_p, lambda t, _, x, *, spec: take(t, x, spec), None)  # linear in its first operand alone
 ad.defjvp(put_p, lambda t, _, x, *, spec: put(t, x, spec), None)
-ad.primitive_transposes[take_p] = lambda y, t, x, *, spec: (put(y, x, spec), None)
-ad.primitive_transposes[put_p] = lambda t, y, x, *, spec: (take(t, x, spec), None)

@@ -64,6 +64,7 @@ def close(found, want):
 
 
 @pytest.mark.no_cover
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("way", WAYS[:1])
 def test_values_and_derivatives_of_random_shapes(way, seed):
@@ -303,7 +304,7 @@ def test_the_switch_decides_what_is_compiled():
     def text():
         return jax.jit(lambda x: derivatives(ours, x)).lower(X).as_text()
 
-    assert text().count("custom_call @cnn_pool") == 3 or text().count("custom_call @cnn_pool") == 4
+    assert text().count("custom_call @cnn_pool") == 4  # the value twice, what is taken and what is put
     with onednn.off():
         assert "custom_call" not in text()
     assert "custom_call @cnn_pool" in text()
