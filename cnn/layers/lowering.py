@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from cnn.layers import taps
 from cnn.layers.primitive import (
     Pairs,
+    Shape,
     define,
     native_serves,
     plain,
@@ -98,16 +99,16 @@ def _lax_kernel_gradient(x: Array, y: Array, *, spec: Spec, window: tuple[int, .
     return jax.linear_transpose(lambda kernel: _lax_forward(x, kernel, spec=spec), kernel)(y)[0]
 
 
-def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> tuple[int, ...]:
+def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> Shape:
     sizes = window_positions(x.shape[1:-1], kernel.shape[:-2], spec.strides, spec.padding, spec.dilation)
     return (x.shape[0], *sizes, kernel.shape[-1])
 
 
-def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> tuple[int, ...]:
+def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> Shape:
     return (y.shape[0], *space, kernel.shape[-2] * spec.groups)
 
 
-def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> tuple[int, ...]:
+def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> Shape:
     return (*window, x.shape[-1] // spec.groups, y.shape[-1])
 
 

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 
 from cnn.layers.primitive import (
     Pairs,
+    Shape,
     define,
     native_serves,
     plain,
@@ -97,11 +98,11 @@ def _put_by_taps(y: Array, x: Array, spec: Spec) -> Array:
     return lax.slice(total, lows, [low + n for low, n in zip(lows, x.shape, strict=True)])
 
 
-def _pooled_shape(moved: Any, *x: Any, spec: Spec) -> tuple[int, ...]:
+def _pooled_shape(moved: Any, *x: Any, spec: Spec) -> Shape:
     return (moved.shape[0], *window_positions(moved.shape[1:-1], *spec), moved.shape[-1])
 
 
-def _input_shape(y: Any, x: Any, *, spec: Spec) -> tuple[int, ...]:
+def _input_shape(y: Any, x: Any, *, spec: Spec) -> Shape:
     return x.shape
 
 

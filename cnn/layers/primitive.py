@@ -19,11 +19,12 @@ from jaxtyping import Array
 from cnn.native import onednn
 
 Pairs = tuple[tuple[int, int], ...]
+Shape = tuple[Any, ...]  # sizes are integers, or symbols in what is exported for any batch
 
 
 def define(
     name: str,
-    shape_of: Callable[..., tuple[int, ...]],
+    shape_of: Callable[..., Shape],
     stock: Callable[..., Array],
     on_cpu: Callable[..., Callable[..., Array]],
     batch: Callable[..., tuple[Array, int]],
@@ -83,12 +84,12 @@ def same_variance(*operands: Any) -> list[Any]:
 
 
 def window_positions(
-    space: Sequence[int],
+    space: Shape,
     window: Sequence[int],
     strides: Sequence[int],
     padding: Pairs,
     dilation: Sequence[int],
-) -> tuple[int, ...]:
+) -> Shape:
     """At how many positions along each axis a window lies within the padded input."""
     sizes = [
         (size + low + high - gap * (taps - 1) - 1) // step + 1

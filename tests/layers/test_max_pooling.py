@@ -4,6 +4,7 @@ With the native library the CPU's pools are loops of our own; `off` tests the st
 """
 
 import contextlib
+import math
 import re
 from functools import partial
 
@@ -54,9 +55,13 @@ def random_cases(count, seed):
 
 def derivatives(function, x):
     """y, its tangent along a direction, and the pullback of a y."""
-    y, tangent = jax.jvp(function, (x,), (jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape),))
-    pull = jax.vjp(function, x)[1]
-    return y, tangent, *pull(jnp.cos(jnp.arange(y.size, dtype=x.dtype)).reshape(y.shape))
+    direction, weights = wave(x.shape), jnp.cos(wave(jax.eval_shape(function, x).shape) * 3)
+    y, tangent = jax.jvp(function, (x,), (direction,))
+    return y, tangent, *jax.vjp(function, x)[1](weights)
+
+
+def wave(shape):
+    return jnp.sin(jnp.arange(np.prod(shape, dtype=int), dtype=jnp.float32)).reshape(shape)
 
 
 def close(found, want):
@@ -68,15 +73,24 @@ def close(found, want):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("way", WAYS[:1])
 def test_values_and_derivatives_of_random_shapes(way, seed):
-    """150 shapes, each with the value, forward and reverse mode, equal `lax`'s: at ties too the first wins."""
+    """150 shapes, each with the value, forward and reverse mode, equal `lax`'s.
+
+    At ties `lax` puts to the first but may take from another; ours is one map and its transpose.
+    """
     with way():
         for x, *options in random_cases(25, seed):
             got, want = (
                 jax.jit(partial(derivatives, lambda x, f=f, options=options: f(x, *options)))(x)
                 for f in (max_pool, stock)
             )
-            for found, expected in zip(got, want, strict=True):
-                close(found, expected)
+            close(got[0], want[0])
+            close(got[2], want[2])
+            if len(np.unique(x)) == x.size:
+                close(got[1], want[1])
+            y, tangent, gradient = map(np.float64, got)
+            np.testing.assert_allclose(
+                np.vdot(tangent, np.cos(np.float64(wave(y.shape)) * 3)), np.vdot(wave(x.shape), gradient), atol=1e-3
+            )
 
 
 X = jax.random.normal(jax.random.key(0), (4, 9, 8, 6))
@@ -136,13 +150,15 @@ def test_vmap_of_cotangents_alone(way):
 def test_dilated_windows_have_gradients(way, rank, dilation):
     """`lax` has none for them; `put` is the transpose of `take`, and `take` is `lax`'s."""
     shape = (2, *(9,) * rank, 5)
-    x, t = (jnp.asarray(np.random.default_rng(s).integers(-3, 3, shape), jnp.float32) for s in (0, 1))
+    rng = np.random.default_rng(0)  # `lax` may take from another than the first of equals: here are none
+    x = jnp.asarray(rng.permutation(math.prod(shape)).reshape(shape), jnp.float32)
+    t = jnp.asarray(rng.integers(-3, 3, shape), jnp.float32)
     spec = Spec((3,) * rank, (2,) * rank, ((1, 2),) * rank, (dilation,) * rank)
     with way():
         taken = jax.jvp(lambda x: max_pool(x, *spec), (x,), (t,))[1]
         want = jax.jvp(lambda x: stock(x, *spec), (x,), (t,))[1]
         np.testing.assert_array_equal(taken, want)
-        y = jnp.asarray(np.random.default_rng(2).integers(-3, 3, taken.shape), jnp.float32)
+        y = jnp.asarray(rng.integers(-3, 3, taken.shape), jnp.float32)
         np.testing.assert_array_equal(jnp.vdot(take(t, x, spec), y), jnp.vdot(t, put(y, x, spec)))
 
 
