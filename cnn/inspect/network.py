@@ -46,6 +46,7 @@ KINDS = {
     "LayerNorm": "norm",
 }
 FUNCTIONS = {
+    "cnn_max_pool": "max_pool",
     "reduce_window_max": "max_pool",
     "concatenate": "concat",
     "tanh": "tanh",

@@ -118,9 +118,14 @@ class BatchNorm(nn.Module):
 
     def _normalise(self, x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
         y = x.astype(jnp.float32).reshape(mean.shape[0], -1, *x.shape[1:])
-        mean, var = (value.reshape(-1, *(1,) * (y.ndim - 2), x.shape[-1]) for value in (mean, var))
-        y = (y - mean) * (over_channels(scale, y.ndim) * lax.rsqrt(var + self.epsilon))
-        return (y + over_channels(bias, y.ndim)).reshape(x.shape).astype(self.dtype)
+        # The mean meets the bias, not `y`, in the derivative: its gradient is then the factor times the sum that `bias`
+        # has. XLA:CPU would write one more array as large as `x` to sum it. `mean - fixed` is zero, and the function is
+        # the same in all its derivatives.
+        fixed = lax.stop_gradient(mean)
+        factor = scale[None] * lax.rsqrt(var + self.epsilon)
+        offset = bias[None] - (mean - fixed) * factor
+        fixed, factor, offset = (v.reshape(-1, *(1,) * (y.ndim - 2), x.shape[-1]) for v in (fixed, factor, offset))
+        return ((y - fixed) * factor + offset).reshape(x.shape).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
