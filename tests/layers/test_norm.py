@@ -161,8 +161,8 @@ def test_unknown_mode(mode):
 
 
 def test_unknown_norm():
-    with pytest.raises(UserError, match="unknown norm 'instance'.*batch, group, layer, none"):
-        make_norm("instance", "global", jnp.float32)
+    with pytest.raises(UserError, match="unknown norm 'weight'.*batch, group, instance, layer, none"):
+        make_norm("weight", "global", jnp.float32)
 
 
 @pytest.mark.parametrize("mode", ["global", "group:2", "group:1"])
