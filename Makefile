@@ -37,8 +37,8 @@ $(READY): requirements.txt pyproject.toml
 	@$(PIP) install --quiet --no-deps -e . </dev/null
 	@touch $@
 
-# oneDNN for convolutions on x86 CPUs; without a compiler the stock ones serve, and it says so in one line.
-$(NATIVE): $(READY) cnn/native/onednn.cc cnn/native/depthwise.h cnn/native/build.py
+# oneDNN for convolutions, and pooling, on x86 CPUs; without a compiler the stock ones serve, and it says so in one line.
+$(NATIVE): $(READY) $(wildcard cnn/native/*.cc cnn/native/*.h) cnn/native/build.py
 	@$(BIN)/python -m cnn.native.build </dev/null || true
 	@touch $@
 

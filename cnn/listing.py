@@ -79,6 +79,7 @@ def details(name: str) -> dict[str, Any]:
         "macs": found.macs,
         "input": list(entry.input),
         "classes": entry.classes,
+        "gives": entry.gives,
         "strides": list(found.strides),
         "channels": list(found.channels),
     }

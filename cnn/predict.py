@@ -2,6 +2,11 @@
 
     cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
     cnn predict --model=efficientnet_lite0 --pretrained photo.jpg
+    cnn predict --workdir=runs/masks photos/ --masks=said/ --tile=512
+    cnn predict --workdir=runs/organs scan.nii.gz dicom_folder/ --masks=said/ --largest
+
+Where the answer is a mask, --masks writes it as a PNG of class ids with a palette, in the picture's own size; --tile
+takes pictures tile by tile at their own resolution. Masks of volumes are NIfTI files that lie over their input.
 """
 
 import glob
@@ -13,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from cnn import checkpoint, flags
 from cnn import config as configs
@@ -23,10 +29,14 @@ from cnn.data.images import BadImage, decode_image
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
+from cnn.mask_files import MaskFolder
 from cnn.mesh import batch_sharding, replicated, to_global
-from cnn.step import make_predict_step
+from cnn.step import make_predict_step, make_softmax_step
+from cnn.tiles import Tiling, tiled
 from cnn.timing import use_compile_cache
 from cnn.transforms import build_transforms
+from cnn.transforms.image import as_channels, resized
+from cnn.volume_masks import write_masks
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SERIES = (".npy", ".csv")
@@ -50,6 +60,7 @@ class Predictor:
         self._transforms = build_transforms(config.input.eval_transforms)
         self.variables = jax.device_put(variables, replicated(self.built.mesh))
         self._step = jax.jit(make_predict_step(self.built.model, self.built.task))
+        self._probs = jax.jit(make_softmax_step(self.built.model, self.built.task))
 
     def predict(self, inputs: Any, batch_size: int = BATCH) -> list[dict[str, Any]]:
         """One description per input, in order.
@@ -65,6 +76,10 @@ class Predictor:
 
     def describe(self, examples: list[dict[str, np.ndarray]], batch_size: int = BATCH) -> list[dict[str, Any]]:
         """One description per preprocessed example, in order."""
+        return [self.built.task.describe(row) for row in self.rows(examples, batch_size)]
+
+    def rows(self, examples: list[dict[str, np.ndarray]], batch_size: int = BATCH) -> list[dict[str, np.ndarray]]:
+        """What the task predicts of each preprocessed example, in order: `probs`, `mask`, ..."""
         found = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
@@ -72,6 +87,43 @@ class Predictor:
             wanted += -wanted % self.built.mesh.size
             found += self._batch(part + part[:1] * (wanted - len(part)))[: len(part)]  # one shape, one compilation
         return found
+
+    def tiled(
+        self, x: Any, tiling: Tiling, *, batch_size: int = 1, out: np.ndarray | None = None
+    ) -> UInt8[np.ndarray, "*space"]:
+        """The mask of an input of any size at its own resolution, tile by tile; without the run's transforms.
+
+        Args:
+          x: image uint8 [h, w, c] or volume float32 [d, h, w, c], prepared as the network was trained; may be
+            memory-mapped.
+          out: where to put it, for instance a memory-mapped array.
+
+        Raises:
+          UserError: the network does not answer at every pixel, or x is not what it takes.
+        """
+        key, card = self.card["input"], self.card
+        if card.get("target") != "mask":
+            raise UserError(f"this network does {card['task']}, which has no answer for every pixel to be tiled")
+        if x.ndim != len(card["input_shape"]) or card["input_shape"][-1] not in (None, x.shape[-1]):
+            raise UserError(f"shape {x.shape}, but this network takes {tuple(card['input_shape'])}")
+        batch_size += -batch_size % self.built.mesh.size
+
+        def predict(tiles: np.ndarray) -> np.ndarray:
+            # Tiles are float32 here; bytes are told from them by their type.
+            batch = {key: tiles.astype(x.dtype)}
+            return np.asarray(self._probs(self.variables, to_global(batch, batch_sharding(self.built.mesh))))
+
+        return tiled(predict, x, tiling, batch=batch_size, finish=lambda v: v.argmax(-1).astype(np.uint8), out=out)
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per pixel of the network's coarsest stage: where tiles may begin."""
+        return max(getattr(self.built.model, "feature_strides", (1,)))
+
+    def raw(self, path: str | Path) -> np.ndarray:
+        """The content of a file with as many channels as the network takes, in its own size."""
+        value, channels = self._read(path), self.card["input_shape"][-1]
+        return as_channels(value, channels or 3) if self.card["input"] == "image" else value
 
     def example(self, one: Any) -> dict[str, np.ndarray]:
         """Reads (or takes) one input and preprocesses it as in training's evaluation."""
@@ -90,14 +142,11 @@ class Predictor:
                 raise UserError(f"{path}: {error}") from error
         return _read_series(Path(path))
 
-    def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
         rows = self._step(self.variables, to_global(batch, batch_sharding(self.built.mesh)))
         rows = jax.device_get(rows)
-        return [
-            self.built.task.describe({name: value[i] for name, value in rows.items()})
-            for i in range(len(examples))
-        ]
+        return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 
 
 def _fitted(value: np.ndarray, shape: Sequence[int | None], transformed: bool, name: str) -> np.ndarray:
@@ -107,8 +156,6 @@ def _fitted(value: np.ndarray, shape: Sequence[int | None], transformed: bool, n
     if value.ndim != len(shape):
         raise UserError(f"{name}: shape {value.shape}, but this network takes {tuple(shape)}")
     if len(shape) == 3:
-        from cnn.transforms.image import as_channels, resized
-
         if value.dtype != np.uint8:
             raise UserError(f"{name}: images are uint8 in 0..255, got {value.dtype}")
         value = as_channels(value, shape[-1] or 3)
@@ -189,8 +236,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders or quoted globs")
     add_network(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument("--masks", default="", metavar="DIR", help="write the mask of every picture")
+    parser.add_argument("--tile", type=int, default=0, help="with --masks: in tiles of so many pixels, unscaled")
+    parser.add_argument("--largest", action="store_true", help="of volumes: each class keeps its largest part alone")
+    parser.add_argument("--overlap", type=float, default=0.5, help="of the tiles, as a share of one")
     args, _ = parser.parse(argv)
     predictor = chosen(args)
+    if args.tile and not args.masks:
+        raise UserError("--tile needs --masks=DIR, where the masks go")
+    if predictor.card["input"] == "volume":
+        return _volumes(predictor, args)
+    if args.masks:
+        return _masks(predictor, args)
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
     everything = list(files(args.paths, suffixes))
     bad, ready = 0, []
@@ -207,6 +264,50 @@ def main(argv: list[str]) -> int:
             ready = []
     if bad:
         print(f"{bad} of {len(everything)} files could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _masks(predictor: Predictor, args: Any) -> int:
+    """Writes the mask of every picture and prints its row, picture by picture."""
+    if predictor.card["input"] != "image" or predictor.card.get("target") != "mask":
+        raise UserError("--masks is for networks that give every pixel of a picture a class")
+    tiling = Tiling((args.tile, args.tile), args.overlap, multiple=predictor.stride) if args.tile else None
+    folder = MaskFolder(args.masks)
+    everything, bad = list(files(args.paths, IMAGES)), 0
+    # After a crop nobody knows which part of the picture a pixel was.
+    whole = "center_crop" not in predictor.card["eval_transforms"]
+    for path in everything:
+        try:
+            image = predictor.raw(path)
+            if tiling:
+                mask = predictor.tiled(image, tiling)
+                found = predictor.built.task.describe({"mask": mask})
+            else:
+                (row,) = predictor.rows([predictor.example(image)])
+                mask, found = row["mask"], predictor.built.task.describe(row)
+        except UserError as error:
+            bad += 1
+            print(json.dumps({"path": path, "error": str(error)}) if args.json else f"{path}: {error}")
+            continue
+        found["mask"] = folder.write(path, mask, image.shape[:2] if whole else None)
+        print(json.dumps({"path": path, **found}) if args.json else _row(path, found), flush=True)
+    if bad:
+        print(f"{bad} of {len(everything)} files could not be read", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _volumes(predictor: Predictor, args: Any) -> int:
+    """Writes the mask of every volume and prints its row, volume by volume."""
+    if not args.masks:
+        raise UserError("this network takes volumes: give --masks=DIR, where their masks go")
+    bad = 0
+    for found in write_masks(predictor, args.paths, args.masks, args.tile, args.overlap, args.largest):
+        bad += "error" in found
+        path = found["path"]
+        text = found["error"] if "error" in found else _row(path, {k: v for k, v in found.items() if k != "path"})
+        print(json.dumps(found) if args.json else text, flush=True)
+    if bad:
+        print(f"{bad} of the volumes could not be read", file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -1,4 +1,4 @@
-"""Scores that need every prediction at once: calibration, ranking, the report per class.
+"""Scores that need every prediction at once: calibration, ranking, refusing, the report per class.
 
 Sums of batches cannot give these, so the host computes them from the kept predictions, in float64.
 """
@@ -54,6 +54,49 @@ def reliability(
             np.bincount(place, right, bins) / count,
             count,
         )
+
+
+class RiskCoverage(NamedTuple):
+    """Share of wrong answers among the most confident ones, as more and more of them are answered.
+
+    Attributes:
+      coverage: [n] share of the examples that are answered: 1/n, 2/n, ... 1.
+      risk: [n] share of wrong answers among them.
+    """
+
+    coverage: Float[np.ndarray, " n"]
+    risk: Float[np.ndarray, " n"]
+
+    @property
+    def area(self) -> float:
+        """AURC: the mean risk over all coverages (Geifman, Uziel & El-Yaniv 2019, arXiv 1805.08206); less is better.
+
+        A confidence that says nothing gives the error rate, the best order of e errors in n about e^2 / 2 n^2.
+        """
+        return float(self.risk.mean()) if len(self.risk) else float("nan")
+
+    def at(self, coverage: float) -> float:
+        """Risk where at least this share of the examples is answered."""
+        place = np.searchsorted(self.coverage, coverage - 1e-9)
+        return float(self.risk[min(place, len(self.risk) - 1)]) if len(self.risk) else float("nan")
+
+
+def risk_coverage(probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"]) -> RiskCoverage:
+    """What refusing the least confident answers would bring (El-Yaniv & Wiener 2010, JMLR 11).
+
+    The confidence is the largest probability of a row; a row that is not finite is the least confident. Examples of
+    equal confidence count as in the mean over all their orders, so the order of the data never matters.
+    """
+    confidence = np.max(np.where(np.isfinite(probs), probs, -1.0), axis=1).astype(np.float64)
+    wrong = np.argmax(probs, axis=1) != label
+    order = np.argsort(-confidence, kind="stable")
+    _, group, size = np.unique(-confidence[order], return_inverse=True, return_counts=True)
+    errors = np.bincount(group, wrong[order], len(size))
+    answered = np.arange(1, len(wrong) + 1)
+    before = np.cumsum(errors) - errors  # errors and examples ahead of each run of equal confidences
+    ahead = np.cumsum(size) - size
+    expected = before[group] + errors[group] * (answered - ahead[group]) / size[group]
+    return RiskCoverage(answered / max(len(wrong), 1), expected / answered)
 
 
 def auroc(score: Values, positive: Values) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 Batch = dict[str, Any]  # one stacked example dict; `valid` is bool `b`
-Outputs = dict[str, Any]  # what a model returns: stage1 .. stageN, pre_logits, logits
+Outputs = dict[str, Any]  # what a model returns: stage1 .. stageN, pre_logits, logits, aux ..; see build_model
 
 Logits = Float[Array, "b k"]
 PerExample = Float[Array, " b"]

@@ -132,6 +132,16 @@ def make_eval_step(model: Any, task: Any) -> Callable[[Any, Batch], tuple[Metric
     return eval_step
 
 
+def make_softmax_step(model: Any, task: Any) -> Callable[[Any, Batch], jax.Array]:
+    """`(variables, batch) -> probabilities` of the classes, which is what tiles are blended of."""
+
+    def softmax_step(variables: Any, batch: Batch) -> jax.Array:
+        logits = model.apply(variables, task.inputs(batch), train=False)["logits"]
+        return jax.nn.softmax(logits.astype(jnp.float32))
+
+    return softmax_step
+
+
 def make_predict_step(model: Any, task: Any) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """`(variables, batch) -> predictions`, for inputs without labels."""
 

@@ -5,6 +5,7 @@ data set it may also say 'package.module:callable': one of your own, without a l
 """
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import os
@@ -67,15 +68,26 @@ def build(kind: str, table: Mapping[str, Entry], name: str, options: Mapping[str
     Raises:
       UserError: unknown name, or an option that it does not take.
     """
+    try:
+        return with_options(kind, table, name, options)()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind} '{name}' with {dict(options)}: {error}") from error
+
+
+def with_options(
+    kind: str, table: Mapping[str, Entry], name: str, options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """What `name` stands for with `options` filled in, yet to be called.
+
+    Raises:
+      UserError: unknown name, or an option that it does not take.
+    """
     target = resolve(kind, table, name)
     accepted = option_names(target)
     for option in options:
         if option not in accepted:
             raise unknown(f"option of {kind} '{name}'", option, accepted)
-    try:
-        return target(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{kind} '{name}' with {dict(options)}: {error}") from error
+    return functools.partial(target, **options)
 
 
 def option_names(target: Callable[..., Any]) -> list[str]:

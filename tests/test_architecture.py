@@ -223,7 +223,7 @@ print(sorted(name for name in sys.modules if "." not in name))
 
 
 def test_everything_imports_without_tensorflow_and_without_extras():
-    blocked = ("tensorflow", "sklearn", "mnist1d", "tensorboardX")
+    blocked = ("tensorflow", "sklearn", "mnist1d", "tensorboardX", "nibabel", "pydicom")
     modules = [name for name in TREES if in_package(name, "cnn") and name != "cnn.__main__"]
     run_python(IMPORT_ALL_WITHOUT.format(blocked=blocked, modules=modules))
 

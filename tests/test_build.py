@@ -37,7 +37,7 @@ def test_fake_photos_of_any_size():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input__train_transforms": {"noise": {}}}, "transform 'noise' needs 'series', data set 'digits' has"),
+        ({"input__train_transforms": {"noise": {}}}, "transform 'noise' needs 'series' or 'volume', data set"),
         ({"input__eval_transforms": {"scale": {}}}, "transform 'scale' needs 'series'"),
         ({"input__mean": (0.5,) * 3, "input__std": (0.2,) * 3}, "input.mean has 3 channels, the input has 1"),
     ],

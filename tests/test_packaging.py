@@ -42,14 +42,17 @@ def test_every_pin_is_exact_and_names_no_host():
     assert "://" not in REQUIREMENTS and "--" not in REQUIREMENTS
 
 
-@pytest.mark.parametrize("requirement", wanted(("cpu", "data", "tensorboard", "dev")), ids=str)
+EXTRAS = ("cpu", "data", "medical", "segmentation", "tensorboard", "dev")
+
+
+@pytest.mark.parametrize("requirement", wanted(EXTRAS), ids=str)
 def test_pins_lie_within_the_declared_bounds(requirement):
     pin = PINS[canonicalize_name(requirement.name)]
     version = str(pin.specifier).removeprefix("==")
     assert requirement.specifier.contains(version)
 
 
-ALL = ("cpu", "data", "tensorboard", "dev", "tpu", "gpu", "preflight")
+ALL = ("cpu", "data", "medical", "segmentation", "tensorboard", "dev", "tpu", "gpu", "preflight")
 
 
 @pytest.mark.parametrize("requirement", wanted(ALL), ids=str)

@@ -1,5 +1,7 @@
 """Calibration and ranking scores against scikit-learn, ties included."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn import metrics as reference
@@ -60,6 +62,44 @@ def test_reliability():
     assert found.ece == pytest.approx((0.4 + 0.8 + 0.0) / 3)
     coarse = scores.reliability(probs, np.array([0, 0, 0]), bins=1)
     assert coarse.ece == pytest.approx(abs(0.8 - 2 / 3))
+
+
+def test_risk_coverage():
+    # Confidences .9 wrong, .8 right, .7 right, .6 wrong: risks 1, 1/2, 1/3, 2/4.
+    confidence, right = np.array([0.6, 0.9, 0.7, 0.8]), np.array([0, 0, 1, 1])
+    probs = np.stack([1 - confidence, confidence], 1)
+    found = scores.risk_coverage(probs, right)
+    assert found.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert found.risk == pytest.approx([1, 1 / 2, 1 / 3, 1 / 2])
+    assert found.area == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    assert [found.at(share) for share in (0.5, 0.6, 1.0)] == pytest.approx([1 / 2, 1 / 3, 1 / 2])
+    assert np.isnan(scores.risk_coverage(np.zeros((0, 2)), np.zeros(0, int)).area)
+
+
+def test_ties_count_as_the_mean_over_their_orders():
+    rng = np.random.default_rng(0)
+    confidence = np.array([0.9, 0.9, 0.8, 0.7, 0.7, 0.7])
+    wrong = np.array([1, 0, 1, 0, 0, 1])
+    probs = np.stack([1 - confidence, confidence], 1)
+    curves = []
+    for order in itertools.permutations(range(6)):
+        if (np.diff(confidence[list(order)]) <= 0).all():
+            curves.append(np.cumsum(wrong[list(order)]) / np.arange(1, 7))
+    assert len(curves) == 2 * 1 * 6
+    assert scores.risk_coverage(probs, 1 - wrong).risk == pytest.approx(np.mean(curves, 0))
+    shuffled = rng.permutation(6)
+    assert scores.risk_coverage(probs[shuffled], 1 - wrong[shuffled]).risk == pytest.approx(np.mean(curves, 0))
+
+
+def test_refusing_helps_as_much_as_the_confidence_knows():
+    rng = np.random.default_rng(1)
+    wrong = rng.random(4000) < 0.2
+    confidence = 0.5 + 0.25 * ~wrong + 0.2 * rng.random(4000)
+    label = np.where(wrong, 0, 1)
+    perfect = scores.risk_coverage(np.stack([1 - confidence, confidence], 1), label)
+    assert perfect.at(0.75) == 0 and perfect.area == pytest.approx(0.0215, abs=0.003)  # e - (1 - e) ln(1 / (1 - e))
+    useless = np.full(4000, 0.7)
+    assert scores.risk_coverage(np.stack([1 - useless, useless], 1), label).area == pytest.approx(wrong.mean())
 
 
 def test_a_calibrated_classifier_has_little_error():

@@ -17,6 +17,7 @@ from cnn.checkpoint import FOLDER, Checkpoints
 from cnn.convert.labels import IMAGENET_CLASSES, imagenet_classes
 from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.models import MODELS, TASK_OF
 from cnn.state import TrainState
 from cnn.stopping import Best
 
@@ -49,17 +50,21 @@ class Preprocessing:
         }
 
 
-def dataset_info(classes: tuple[str, ...] | int, channels: int = 3, name: str = "") -> DatasetInfo:
+def dataset_info(
+    classes: tuple[str, ...] | int, channels: int = 3, name: str = "", gives: str = "classes"
+) -> DatasetInfo:
     """The facts of pictures of any size; for a number of classes, ImageNet's names or plain numbers.
 
     Args:
       name: of the data set that `cnn evaluate` would score; default: imagenet2012 for 1000 classes, else folder.
+      gives: what the network gives (`ModelEntry`): a label, or a mask.
     """
     if isinstance(classes, int):
         known = classes == IMAGENET_CLASSES
         classes = imagenet_classes() if known else tuple(str(label) for label in range(classes))
     name = name or ("imagenet2012" if len(classes) == IMAGENET_CLASSES else "folder")
-    return DatasetInfo(name, "image", (None, None, channels), classes)
+    target = ("mask", (None, None)) if gives == "pixels" else ("label", ())
+    return DatasetInfo(name, "image", (None, None, channels), classes, *target)
 
 
 def network(
@@ -75,6 +80,7 @@ def network(
     """
     c = configs.default()
     c.model = ConfigDict({"name": model_name, **options})
+    c.task.name = TASK_OF[MODELS[model_name].gives]
     c.input.dataset = info.name
     c.input.eval_transforms = ConfigDict(preprocessing.transforms())
     c.input.mean, c.input.std = preprocessing.mean, preprocessing.std

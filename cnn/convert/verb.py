@@ -37,7 +37,8 @@ def main(argv: list[str]) -> int:
                         help="one class name per line; default: ImageNet's for 1000 classes, else numbers")  # fmt: skip
     parser.add_argument("--dataset", default="", help="that `cnn evaluate` scores; default: imagenet2012 or folder")
     parser.add_argument("--size", type=int, default=0, help="pixels that the network sees; default: the model's")
-    parser.add_argument("--short", type=int, default=0, help="short side before the crop; default: size / 0.875")
+    parser.add_argument("--short", type=int, default=0, help="short side before the crop; default: size / 0.875, "
+                        "size where pixels are answered")
     parser.add_argument("--method", default="bilinear", help="of resizing: area, bilinear, bicubic")
     parser.add_argument("--mean", default="", help="per channel, of images in [0, 1]; default: ImageNet's")
     parser.add_argument("--std", default="", help="as --mean")
@@ -76,15 +77,16 @@ def convert(args: Any) -> dict[str, Any]:
     theirs = read_state(args.activations) if args.activations else {}
     if args.activations and INPUT not in theirs:
         raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
-    channels = len(preprocessing.mean)
-    known = read_classes(args.classes) if args.classes else MODELS[args.model].classes
-    info = dataset_info(known, channels, args.dataset)
+    entry, channels = MODELS[args.model], len(preprocessing.mean)
+    known = read_classes(args.classes) if args.classes else entry.classes
+    info = dataset_info(known, channels, args.dataset, entry.gives)
     built = network(args.model, options, info, preprocessing)
     like = variables.abstract_variables(built.model, built.inputs)
     if not args.classes:
         there = variables.classes_in(args.model, args.layout, state, like)
         if there not in (None, info.num_classes):
-            built = network(args.model, options, dataset_info(there, channels, args.dataset), preprocessing)
+            info = dataset_info(there, channels, args.dataset, entry.gives)
+            built = network(args.model, options, info, preprocessing)
             like = variables.abstract_variables(built.model, built.inputs)
     converted, layout = variables.convert_detecting(args.model, args.layout, state, like)
     meant = variables.options_of(args.model, layout)
@@ -141,7 +143,7 @@ def _option(text: str) -> tuple[str, Any]:
 def _preprocessing(args: Any) -> Any:
     from cnn.convert.imported import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
-    shape = MODELS[args.model].input
+    shape, gives = MODELS[args.model].input, MODELS[args.model].gives
     if len(shape) != 3:
         raise UserError(f"cnn convert makes networks for pictures; {args.model} takes inputs of shape {shape}")
     size = args.size or shape[0]
@@ -149,7 +151,7 @@ def _preprocessing(args: Any) -> Any:
     grey = shape[-1] == 1 and not mean
     return Preprocessing(
         size=size,
-        short=args.short or round(size / 0.875),
+        short=args.short or (size if gives == "pixels" else round(size / 0.875)),
         method=args.method,
         mean=(0.0,) if grey else mean or IMAGENET_MEAN,
         std=(1.0,) if grey else std or IMAGENET_STD,

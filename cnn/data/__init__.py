@@ -55,6 +55,27 @@ DATASETS: dict[str, Entry] = {
     "copy_memory_t1000": Entry(
         "cnn.data.datasets.memory_tasks:copy_memory_t1000", "copy memory, 10000/1000 of 1020 steps"
     ),
+    "scenes": Entry(
+        "cnn.data.datasets.scenes:scenes", "2000/200/400 scenes 128x128 of pasted clothes, masks of 5 classes"
+    ),
+    "scenes_digits": Entry(
+        "cnn.data.datasets.scenes:scenes_digits", "2000/200/400 scenes 128x128 of pasted digits, masks of 10 classes"
+    ),
+    "nuclei2d": Entry("cnn.data.datasets.nuclei2d:nuclei2d", "StarDist's picture of 125 nuclei, 3/1 quadrants, masks"),
+    "oxford_iiit_pet": Entry(
+        "cnn.data.datasets.public_masks:oxford_iiit_pet", "3680/3669 photos of cats and dogs, masks of the pet"
+    ),
+    "cityscapes": Entry(
+        "cnn.data.datasets.public_masks:cityscapes", "2975/500 street photos, masks of 19 classes (manual download)"
+    ),
+    "masks_folder": Entry(
+        "cnn.data.masks_folder:masks_folder", "your images and masks: DIR/{images,masks}/*, or below DIR/train, ..."
+    ),
+    "colin27": Entry("cnn.data.datasets.colin27:colin27", "one T1 head, half to train, half to test: brain extraction"),
+    "nuclei3d": Entry("cnn.data.datasets.nuclei3d:nuclei3d", "StarDist's stack of 51 nuclei, two blocks: foreground"),
+    "volumes_folder": Entry(
+        "cnn.data.volumes_folder:volumes_folder", "your volumes: DIR/{dataset.json,imagesTr,labelsTr} (NIfTI)"
+    ),
     "folder": Entry(
         "cnn.data.folder:folder", "your images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*"
     ),
@@ -101,6 +122,10 @@ class Provider:
         """Lines that the user should see."""
         return ()
 
+    def problems(self) -> tuple[str, ...]:
+        """Those of the notes that `cnn data check` counts as problems."""
+        return ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -119,6 +144,11 @@ class Dataset:
     _fake: bool
     _in_memory: str
     _workers: int
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Those of the notes that are problems."""
+        return () if self._fake else self._provider.problems()
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cnn.data import Dataset
+from cnn.data import Dataset, masks
+from cnn.data.info import IGNORE
 from cnn.data.leaks import suspects
 from cnn.data.sources import ArraySource, Example, Source
 from cnn.errors import UserError
@@ -16,10 +17,10 @@ _CHUNK = 256
 _SHOWN = 5  # how many examples of one problem are named
 
 
-def examples_of(source: Source) -> Iterator[tuple[int, Example | Exception]]:
-    """Every example, or the exception that it raises."""
-    for start in range(0, len(source), _CHUNK):
-        rows = range(start, min(start + _CHUNK, len(source)))
+def examples_of(source: Source, chunk: int = _CHUNK) -> Iterator[tuple[int, Example | Exception]]:
+    """Every example, or the exception that it raises; `chunk` of them are in memory at a time."""
+    for start in range(0, len(source), chunk):
+        rows = range(start, min(start + chunk, len(source)))
         try:
             yield from zip(rows, source.get(rows), strict=True)
         except Exception:  # one of them is bad: one by one
@@ -35,11 +36,15 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
 
     Returns:
       splits: {split: {examples, unreadable, not_finite, bad_labels, missing_classes, duplicates,
-      conflicting_labels, telling_features}}, shared: [{splits, examples}] for equal inputs in two splits,
-      problems: a list of lines (empty when all is well), notes: lines that need no action.
+      conflicting_labels, telling_features; of masks also masks_of_another_size, empty_masks}},
+      shared: [{splits, examples}] for equal inputs in two splits, problems: a list of lines (empty when all
+      is well), notes: lines that need no action.
     """
     info, report = dataset.info, {}
-    problems, notes = [], list(dataset.notes)
+    problems = list(dataset.problems)
+    notes = [line for line in dataset.notes if line not in problems]
+    masked = info.target_key == "mask"
+    kinds = ["unreadable", "not_finite", "bad_labels"] + ["masks_of_another_size", "empty_masks"] * masked
     where: dict[str, dict[bytes, tuple[int, bytes]]] = {}
     for split in splits:
         source = dataset.source(split)
@@ -47,14 +52,18 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
         seen: dict[bytes, tuple[int, bytes]] = {}
         counts = np.zeros(max(info.num_classes, 1), np.int64)
         duplicates = conflicting = 0
-        for i, example in examples_of(source):
+        for i, example in examples_of(source, 1 if info.input_key == "volume" else _CHUNK):
             if isinstance(example, Exception):
                 bad["unreadable"].append(f"{source.describe(i)}: {example}")
                 continue
             value, target = np.asarray(example[info.input_key]), np.asarray(example[info.target_key])
             if not (np.isfinite(value).all() and np.isfinite(target).all()):
                 bad["not_finite"].append(source.describe(i))
-            if info.class_names:
+            if masked:
+                counts += masks.class_counts(target, info.num_classes)
+                for kind, details in masks.mistakes(example, info):
+                    bad[kind].append(f"{source.describe(i)}: {details}")
+            elif info.class_names:
                 if (target >= 0).all() and (target < info.num_classes).all():
                     counts += np.bincount(target.reshape(-1), minlength=info.num_classes)
                 else:
@@ -69,7 +78,7 @@ def check(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
         telling = suspects(source, info) if not bad else []
         report[split] = {
             "examples": len(source),
-            **{kind: len(bad[kind]) for kind in ("unreadable", "not_finite", "bad_labels")},
+            **{kind: len(bad[kind]) for kind in kinds},
             "missing_classes": missing,
             "telling_features": len(telling),
             "duplicates": duplicates,
@@ -109,29 +118,31 @@ def statistics(dataset: Dataset, split: str, limit: int = 5_000) -> dict[str, An
     """
     source, info = dataset.source(split), dataset.info
     if isinstance(source, ArraySource):
-        rows, examples = np.arange(len(source)), None
-        values = iter(source.arrays[info.input_key])
-        labels = source.arrays[info.target_key]
+        rows = np.arange(len(source))
+        examples = ({key: value[i] for key, value in source.arrays.items()} for i in rows)
     else:
         rows = np.unique(np.linspace(0, len(source) - 1, min(len(source), limit)).astype(np.int64))
-        examples = [source[int(i)] for i in rows]
-        values = (example[info.input_key] for example in examples)
-        labels = np.stack([example[info.target_key] for example in examples])
+        examples = (source[int(i)] for i in rows)
     scale = 255.0 if info.input_key == "image" else 1.0
     first, second, shapes = 0.0, 0.0, collections.Counter()
-    for value in values:
+    counts = np.zeros(info.num_classes, np.int64)
+    for example in examples:
+        value, target = example[info.input_key], np.asarray(example[info.target_key])
+        if info.class_names:
+            known = target[target != IGNORE] if info.target_key == "mask" else target
+            if np.any((known < 0) | (known >= info.num_classes)):
+                raise UserError(f"{split} holds labels outside 0..{info.num_classes - 1}; run `cnn data check`")
+            counts += np.bincount(known.reshape(-1), minlength=info.num_classes)
         shapes[tuple(value.shape)] += 1
         x = value.reshape(-1, value.shape[-1]) / scale
         first, second = first + x.mean(0, dtype=np.float64), second + (x * x).mean(0, dtype=np.float64)
     mean = np.asarray(first) / len(rows)
     std = np.sqrt(np.maximum(np.asarray(second) / len(rows) - mean**2, 0))
-    if info.class_names and np.any((labels < 0) | (labels >= info.num_classes)):
-        raise UserError(f"{split} holds labels outside 0..{info.num_classes - 1}; run `cnn data check`")
     return {
         "examples": len(source),
         "sampled": len(rows),
         "shapes": [[*shape] for shape, _ in shapes.most_common(5)],
         "mean": [round(float(v), 4) for v in mean],
         "std": [round(float(v), 4) for v in std],
-        "classes": np.bincount(labels.reshape(-1), minlength=info.num_classes).tolist() if info.class_names else [],
+        "classes": counts.tolist(),
     }

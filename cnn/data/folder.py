@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int32
@@ -101,7 +101,7 @@ class Folder(Provider):
             if label not in present:
                 raise UserError(f"{self.root}: class '{name}' has no readable image. {self._summary()}")
         for split in self.splits:
-            chosen = sorted((e for e in good if e[2] == split), key=lambda e: _fraction(e[0], "order"))
+            chosen = sorted((e for e in good if e[2] == split), key=lambda e: fraction(e[0], "order"))
             labels = np.array([label for _, label, _ in chosen], np.int32)
             files = [file for file, _, _ in chosen]
             self._sources[split] = FolderSource(self.root, files, labels, f"folder '{split}'")
@@ -123,8 +123,8 @@ class Folder(Provider):
         absent = [split for split in self.splits if split not in self._split_folders]
         for split, folder in (self._split_folders or {"train": ""}).items():
             for label, name in enumerate(self.info.class_names):
-                for file in _walk(self.root, os.path.join(folder, name)):
-                    drawn = _split_of(file) if split == "train" else split
+                for file in walk(self.root, os.path.join(folder, name)):
+                    drawn = split_of(file) if split == "train" else split
                     yield file, label, drawn if drawn in absent else split
 
     def _report(self, left_out: dict[str, str], total: int) -> None:
@@ -137,7 +137,7 @@ class Folder(Provider):
             parts.append(f"{len(files)} {reason} ({shown})")
         if parts:
             self._notes.append(f"{self.root}: left out {len(left_out)} of {total}: " + "; ".join(parts))
-        loose = [f for f in _entries(self.root) if os.path.isfile(os.path.join(self.root, f))]
+        loose = [f for f in entries(self.root) if os.path.isfile(os.path.join(self.root, f))]
         if loose:
             self._notes.append(f"{self.root}: {len(loose)} files outside of class folders are not used")
 
@@ -172,12 +172,14 @@ class Folder(Provider):
         return 3 * self._pixels[split]
 
 
-def _entries(folder: str) -> list[str]:
+def entries(folder: str) -> list[str]:
+    """Names in a folder, without hidden ones and what systems leave behind."""
     return sorted(n for n in os.listdir(folder) if n[0] != "." and n.lower() not in _IGNORED)
 
 
-def _folders(folder: str) -> list[str]:
-    return [name for name in _entries(folder) if os.path.isdir(os.path.join(folder, name))]
+def folders(folder: str) -> list[str]:
+    """Names of the folders in a folder."""
+    return [name for name in entries(folder) if os.path.isdir(os.path.join(folder, name))]
 
 
 def _find_splits(root: str) -> dict[str, str]:
@@ -185,10 +187,10 @@ def _find_splits(root: str) -> dict[str, str]:
     if not os.path.isdir(root):
         what = "is a file, not a folder" if os.path.exists(root) else "does not exist"
         raise UserError(f"the image folder {root} {what}; set --config.input.data_dir=DIR")
-    names = _folders(root)
+    names = folders(root)
     if not names:
         raise UserError(f"{root} holds no folders; expected DIR/CLASS/* or DIR/train/CLASS/*")
-    if "train" not in names or not _folders(os.path.join(root, "train")):
+    if "train" not in names or not folders(os.path.join(root, "train")):
         return {}
     result: dict[str, str] = {}
     for name in names:
@@ -201,8 +203,8 @@ def _find_splits(root: str) -> dict[str, str]:
 
 
 def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
-    by_split = {name: _folders(os.path.join(root, name)) for name in splits.values()}
-    classes = by_split[splits["train"]] if splits else _folders(root)
+    by_split = {name: folders(os.path.join(root, name)) for name in splits.values()}
+    classes = by_split[splits["train"]] if splits else folders(root)
     for name, found in by_split.items():
         if set(found) != set(classes):
             only = sorted(set(found) ^ set(classes))
@@ -214,33 +216,41 @@ def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _walk(root: str, folder: str) -> Iterator[str]:
+def walk(root: str, folder: str) -> Iterator[str]:
+    """Files below `folder` of `root`, sorted, as paths relative to the root with '/'."""
     seen = set()  # links may form a circle
-    for place, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
+    for place, inside, files in os.walk(os.path.join(root, folder), followlinks=True):
         if os.path.realpath(place) in seen:
-            folders.clear()
+            inside.clear()
             continue
         seen.add(os.path.realpath(place))
-        folders[:] = sorted(n for n in folders if n[0] != "." and n.lower() not in _IGNORED)
+        inside[:] = sorted(n for n in inside if n[0] != "." and n.lower() not in _IGNORED)
         for name in sorted(files):
             if name[0] != "." and name.lower() not in _IGNORED:
                 yield os.path.relpath(os.path.join(place, name), root).replace(os.sep, "/")
 
 
-def _fraction(file: str, salt: str) -> float:
+def fraction(file: str, salt: str) -> float:
+    """A number in [0, 1) that belongs to the file's name."""
     digest = hashlib.blake2b(f"{salt}:{file}".encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _split_of(file: str) -> str:
+def split_of(file: str) -> str:
     """The split of a file by its name alone, so that new files never move old ones."""
-    value = _fraction(file, "split")
+    value = fraction(file, "split")
     return "train" if value < TRAIN else "validation" if value < TRAIN + VALIDATION else "test"
 
 
-def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, int, str]]:
-    """(bytes, height, width, reason) per file; see `images.inspect`. Only new and changed ones are decoded."""
-    digest = hashlib.blake2b(root.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+def check(
+    files: Sequence[str], root: str, look: Callable[[str], tuple[int, int, str]] | None = None
+) -> dict[str, tuple[int, int, int, str]]:
+    """(bytes, height, width, reason) per file; the last three are what `look` says of its path, `images.inspect`
+    where none is given. Only new and changed ones are decoded.
+    """
+    kind = f"{look.__name__}:{root}" if look else root
+    look = look or inspect
+    digest = hashlib.blake2b(kind.encode(errors="surrogateescape"), digest_size=8).hexdigest()
     kept_in = paths.cache_dir() / "folders" / f"{digest}.json"
     try:
         kept = json.loads(kept_in.read_text())
@@ -268,7 +278,7 @@ def check(files: Sequence[str], root: str) -> dict[str, tuple[int, int, int, str
 
     began = shown = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda file: inspect(os.path.join(root, file)), todo)
+        results = pool.map(lambda file: look(os.path.join(root, file)), todo)
         for i, (file, result) in enumerate(zip(todo, results, strict=True), 1):
             kept[file] = [*marks[file], *result]
             if i % _SAVE_EVERY == 0:

@@ -3,8 +3,10 @@
 import dataclasses
 import math
 
-INPUT_KEYS = ("image", "series")
-TARGETS = {"label": "int32", "labels": "int32", "target": "float32"}  # type of each target key
+INPUT_KEYS = ("image", "volume", "series")
+# Type of each target key.
+TARGETS = {"label": "int32", "labels": "int32", "target": "float32", "mask": "uint8"}
+IGNORE = 255  # in a mask: this pixel has no class and counts nowhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,11 +15,12 @@ class DatasetInfo:
 
     Attributes:
       name: its name in DATASETS.
-      input_key: 'image' (uint8 `h w c`) or 'series' (float32 `t c`).
+      input_key: 'image' (uint8 `h w c`), 'volume' (float32 `d h w c`) or 'series' (float32 `t c`).
       input_shape: shape of one input; None where it differs between examples.
-      class_names: by label; empty for tasks without classes.
-      target_key: 'label' (one class, int32), 'labels' (a class per step, int32 `t`) or 'target' (numbers, float32).
-      target_shape: of one target; () for a single class.
+      class_names: by label, of masks the background first; empty for tasks without classes.
+      target_key: 'label' (one class, int32), 'labels' (a class per step, int32 `t`), 'target' (numbers, float32)
+        or 'mask' (a class per pixel, uint8 `*space`; IGNORE for none).
+      target_shape: of one target; () for a single class, the input's without its channels for a mask.
     """
 
     name: str
@@ -25,7 +28,7 @@ class DatasetInfo:
     input_shape: tuple[int | None, ...]
     class_names: tuple[str, ...]
     target_key: str = "label"
-    target_shape: tuple[int, ...] = ()
+    target_shape: tuple[int | None, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -34,7 +37,8 @@ class DatasetInfo:
 
     @property
     def example_bytes(self) -> int | None:
-        """Bytes of one decoded input, or None where shapes differ."""
+        """Bytes of one decoded input and its mask, or None where shapes differ."""
         if None in self.input_shape:
             return None
-        return math.prod(self.input_shape) * (4 if self.input_key == "series" else 1)
+        mask = math.prod(self.target_shape) if self.target_key == "mask" else 0
+        return math.prod(self.input_shape) * (1 if self.input_key == "image" else 4) + mask

@@ -8,8 +8,8 @@ import numpy as np
 from cnn.data import Dataset
 from cnn.data.order import Draws, indices
 from cnn.data.pipeline import load
-from cnn.data.sources import Source
-from cnn.figures import figure
+from cnn.data.sources import Example, Source
+from cnn.figures import figure, grey_or_rgb, overlay
 
 
 def _some_of_each_class(source: Source, classes: int, count: int) -> dict[int, list[int]]:
@@ -29,21 +29,28 @@ def contact_sheet(
 ) -> Path:
     """One row per class (at most `rows`): an example, then augmented draws of it.
 
-    Without transforms, the other columns are other examples of the class.
+    Without transforms, the other columns are other examples of the class. Examples with masks have a row each, with
+    the classes' colours laid over them.
     """
     source, info = dataset.source(split), dataset.info
     key, wanted = info.input_key, 1 if transforms else columns + 1
-    chosen = list(_some_of_each_class(source, info.num_classes, wanted).items())[:rows]
+    masked = info.target_key == "mask"
+    if masked:
+        order = indices(0, len(source), np.arange(min(rows * wanted, len(source)))).tolist()
+        chosen = [(row, order[row : row + wanted]) for row in range(0, len(order), wanted)]
+    else:
+        chosen = list(_some_of_each_class(source, info.num_classes, wanted).items())[:rows]
     side = 1.1 if key == "image" else 1.6
     width, height = side * (columns + 1) + 1.5, 1.15 * len(chosen) + 0.7
     sheet = figure(width, height, layout="none")  # the automatic one takes seconds for so many axes
     axes = sheet.subplots(len(chosen), columns + 1, squeeze=False)
     sheet.subplots_adjust(1.4 / width, 0.1 / height, 1 - 0.1 / width, 1 - 0.6 / height, 0.06, 0.06)
     for line, (label, found) in zip(axes, chosen, strict=True):
-        values = [source[i][key] for i in found]
+        values = [_shown(source[i], key) for i in found]
         for column in range(1, columns + 1) if transforms else ():
             draws = Draws(0, np.array([column * 1_000_003 + found[0]]))
-            values.append(load(source, transforms, np.array(found), draws)[key][0])
+            drawn = load(source, transforms, np.array(found), draws)
+            values.append(_shown({name: value[0] for name, value in drawn.items()}, key))
         for axis in line:
             axis.set_xticks([])
             axis.set_yticks([])
@@ -55,7 +62,7 @@ def contact_sheet(
             else:
                 axis.plot(value, linewidth=1)
                 axis.set_ylim(*_limits(values[0]))
-        name = info.class_names[label]
+        name = f"example {found[0]}" if masked else info.class_names[label]
         line[0].set_ylabel(name[:16], rotation=0, ha="right", va="center", fontsize=9)
     if transforms:
         axes[0, 0].set_title("original", fontsize=9)
@@ -63,6 +70,13 @@ def contact_sheet(
     sheet.suptitle(f"{info.name} '{split}': {names}", fontsize=10)
     sheet.savefig(path, dpi=110)
     return path
+
+
+def _shown(example: Example, key: str) -> np.ndarray:
+    """The input as it is drawn: an image with a mask in the colours of its classes."""
+    if "mask" not in example:
+        return example[key]
+    return overlay(grey_or_rgb(example[key]), example["mask"])
 
 
 def _limits(value: np.ndarray) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """From a source to batches: `batches[step]` is a pure function of the step, on every host."""
 
+import itertools
 import math
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from cnn.data import MEMORY_LIMIT
 from cnn.data.order import Draws, indices
 from cnn.data.prefetch import Prefetcher, by_grain, in_order
-from cnn.data.sources import ArraySource, Example, Source
+from cnn.data.sources import ArraySource, CachedSource, Example, Source
 from cnn.errors import UserError
 from cnn.transforms import Transform
 
@@ -42,7 +44,7 @@ class TrainBatches:
         shuffle: bool = True,
     ):
         self.shuffle = shuffle
-        self.source, self.transforms, self.seed = source, tuple(transforms), seed
+        (self.source, self.transforms), self.seed = prepared(source, transforms), seed
         self.batch_size, self.size = batch_size, len(source)
         self.start, self.local = _block(batch_size, process_index, process_count)
         self.steps_per_epoch = self.size / batch_size
@@ -81,7 +83,7 @@ class EvalBatches:
         process_index: int = 0,
         process_count: int = 1,
     ):
-        self.source, self.transforms = source, tuple(transforms)
+        self.source, self.transforms = prepared(source, transforms)
         self.batch_size, self.size = batch_size, len(source)
         self.start, self.local = _block(batch_size, process_index, process_count)
         if not self.size:
@@ -103,6 +105,39 @@ class EvalBatches:
         batch = load(self.source, self.transforms, rows, Draws(0, rows))
         batch["valid"] = valid
         return batch
+
+
+class TransformedSource:
+    """A source behind transforms that draw nothing."""
+
+    def __init__(self, source: Source, transforms: Sequence[Transform]):
+        self.source, self.transforms = source, tuple(transforms)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Example:
+        found = transform_examples([self.source[i]], self.transforms, Draws(0, np.array([i])))
+        return {key: value[0] for key, value in found.items()}
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return self.source.describe(i)
+
+
+def prepared(source: Source, transforms: Sequence[Transform]) -> tuple[Source, tuple[Transform, ...]]:
+    """(source, transforms) that give the same examples, the `fixed` transforms at the head applied once and kept.
+
+    Resampling a volume takes seconds, every patch of it milliseconds. What does not fit in memory beside the rest
+    (2 GiB) is made again each time.
+    """
+    head = list(itertools.takewhile(lambda transform: getattr(transform, "fixed", False), transforms))
+    if not head:
+        return source, tuple(transforms)
+    raw = source.source if isinstance(source, CachedSource) else source  # else it would be kept twice
+    return CachedSource(TransformedSource(raw, head), MEMORY_LIMIT), tuple(transforms[len(head) :])
 
 
 def _block(batch_size: int, process_index: int, process_count: int) -> tuple[int, int]:

@@ -191,6 +191,19 @@ def _encode_png(encoder: Any, image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _decode(data: bytes) -> np.ndarray:
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _encode_jpeg(image: np.ndarray) -> Any:
+    """What TensorFlow gives: something whose `numpy()` is the bytes."""
+    png = _encode_png(types.SimpleNamespace(encoding_format="png"), image)
+    return types.SimpleNamespace(numpy=lambda: _to_rgb_jpeg(png))
+
+
 def _to_rgb_jpeg(data: bytes, quality: int = 95) -> bytes:
     from PIL import Image
 
@@ -203,16 +216,18 @@ def _to_rgb_jpeg(data: bytes, quality: int = 95) -> bytes:
 def without_tensorflow(*modules: types.ModuleType) -> Iterator[None]:
     """Inside, TFDS's own builders encode arrays with PIL and read files with Python.
 
-    Their code calls TensorFlow for five small things: a PNG encoder, two JPEG conversions, opening a
-    file, asking whether it exists. `modules` are those of the builders that do so themselves.
+    Their code calls TensorFlow for few small things: encoding and decoding pictures, opening a file, listing a
+    folder, asking whether something exists. `modules` are those of the builders that do so themselves.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import extractor
     from tensorflow_datasets.core.features import image_feature
 
-    gfile = types.SimpleNamespace(GFile=open_file, exists=os.path.exists)
+    gfile = types.SimpleNamespace(GFile=open_file, exists=os.path.exists, listdir=os.listdir)
     stand_in = types.SimpleNamespace(
-        io=types.SimpleNamespace(gfile=gfile),
+        io=types.SimpleNamespace(gfile=gfile, encode_jpeg=_encode_jpeg),
+        image=types.SimpleNamespace(decode_image=_decode),
+        shape=np.shape,
         compat=types.SimpleNamespace(as_text=lambda x: x.decode() if isinstance(x, bytes) else x),
     )
     places = [

@@ -1,7 +1,8 @@
 """Sources: random access to decoded examples. `len(source)`, `source[i]`, `source.get(indices)`.
 
-An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `series` float32 `t c`,
-`label` int32. Every source can be pickled, so that worker processes can open it.
+An example is a dict of numpy arrays named by meaning: `image` uint8 `h w c`, `volume` float32 `d h w c`,
+`series` float32 `t c`, `label` int32, `mask` uint8 `*space`. Every source can be pickled, so that
+worker processes can open it.
 """
 
 import re
@@ -16,7 +17,7 @@ from cnn.errors import UserError, unknown
 
 Example = dict[str, Any]
 FAKE_TRAIN, FAKE_OTHER = 64, 40
-_FREE_SIZE = {"image": (128, 160, 3), "series": (128, 1)}  # for fake examples of free shape
+_FREE_SIZE = {"image": (128, 160, 3), "volume": (24, 32, 40, 1), "series": (128, 1)}  # for fake examples of free shape
 
 
 @runtime_checkable
@@ -113,11 +114,12 @@ class SplitSource:
 
 
 class CachedSource:
-    """Keeps every decoded example, for inputs of different shapes that fit in memory together."""
+    """Keeps decoded examples, for inputs of different shapes: all of them, or the first that make up `limit` bytes."""
 
-    def __init__(self, source: Source):
-        self.source = source
+    def __init__(self, source: Source, limit: int | None = None):
+        self.source, self.limit = source, limit
         self._kept: dict[int, Example] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -125,7 +127,10 @@ class CachedSource:
     def __getitem__(self, i: int) -> Example:
         found = self._kept.get(i)
         if found is None:
-            found = self._kept[i] = self.source[i]
+            found = self.source[i]
+            self._bytes += sum(np.asarray(value).nbytes for value in found.values())
+            if self.limit is None or self._bytes <= self.limit:
+                self._kept[i] = found
         return found
 
     def get(self, indices: Sequence[int]) -> list[Example]:
@@ -135,7 +140,7 @@ class CachedSource:
         return self.source.describe(i)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"source": self.source, "_kept": {}}  # a worker process fills its own
+        return vars(self) | {"_kept": {}, "_bytes": 0}  # a worker process fills its own
 
 
 def targets(source: Source, key: str = "label") -> np.ndarray | None:
@@ -241,11 +246,16 @@ def fake_source(info: DatasetInfo, split: str) -> ArraySource:
     pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
     salt = sum(map(ord, split))
     value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
-    series = info.input_key == "series"
-    value = (4 * value - 2).astype(np.float32) if series else (value * 255).astype(np.uint8)
     target = labels
+    if info.target_key == "mask":
+        target = (value.mean(-1) * info.num_classes).astype(np.uint8)  # values are below 1
+    byte = info.input_key == "image"
+    value = (value * 255).astype(np.uint8) if byte else (4 * value - 2).astype(np.float32)
     if info.target_key == "labels":
         target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
     elif info.target_key == "target":
         target = Draws(2, labels).uniform(0.0, 1.0, info.target_shape).astype(np.float32)
-    return ArraySource({info.input_key: value, info.target_key: target}, f"fake {info.name} '{split}'")
+    arrays = {info.input_key: value, info.target_key: target}
+    if info.input_key == "volume":
+        arrays["spacing"] = np.ones((size, 3), np.float32)
+    return ArraySource(arrays, f"fake {info.name} '{split}'")

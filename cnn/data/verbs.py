@@ -1,4 +1,4 @@
-"""`cnn data prepare|show|check`: make a data set ready, look at it, search it for mistakes."""
+"""`cnn data prepare|show|check|plan`: make a data set ready, look at it, search it for mistakes, plan a training."""
 
 import json
 import sys
@@ -17,19 +17,22 @@ ABOUT = {
     "check": "Reads every example: decoding, finite values, labels, duplicates, leaks between splits, features "
     "that tell the answer alone. "
     "Ends with exit code 1 when something is wrong.",
+    "plan": "Writes a training config for a folder of volumes: spacing, patch, depth and batch for a memory, and why.",
 }
 
 
 def main(argv: list[str]) -> int:
     """Runs `cnn data ACTION ...` and returns the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(f"usage: cnn data {{{','.join(ABOUT)}}} NAME|--config=FILE [arguments]\n")
+        print(f"usage: cnn data {{{','.join(ABOUT)}}} NAME|DIR|--config=FILE [arguments]\n")
         print("\n".join(f"  {action:<8} {about}" for action, about in ABOUT.items()))
         print(f"\ndata sets: {', '.join(DATASETS)}")
         return 0
     action, rest = argv[0], argv[1:]
     if action not in ABOUT:
         raise unknown("action of `cnn data`", action, ABOUT)
+    if action == "plan":
+        return plan(rest)
     parser = flags.Parser(f"data {action}", ABOUT[action])
     parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--data_dir", default="", help="where data sets are kept; for 'folder' the folder")
@@ -62,9 +65,9 @@ def prepare(config: Any, args: Any) -> int:
 
 
 def show(config: Any, args: Any) -> int:
-    """Prints statistics and writes contact_sheet.png and class_balance.png."""
+    """Prints statistics and writes contact_sheet.png (of volumes slices.png) and class_balance.png."""
     from cnn.data import check as checks
-    from cnn.data import pictures
+    from cnn.data import pictures, slices
 
     dataset = _open(config)
     splits = _splits(config, dataset, bool(args.config))
@@ -75,8 +78,10 @@ def show(config: Any, args: Any) -> int:
     out.mkdir(parents=True, exist_ok=True)
     drawn = args.split or splits[0]
     files = []
-    if dataset.info.target_key == "label":
+    if dataset.info.target_key == "label" or dataset.info.input_key == "image":
         files.append(pictures.contact_sheet(dataset, drawn, transforms, out / "contact_sheet.png"))
+    elif dataset.info.input_key == "volume":
+        files.append(slices.slice_sheet(dataset, drawn, transforms, out / "slices.png"))
     if dataset.info.class_names:
         counts = {split: s["classes"] for split, s in stats.items()}
         files.append(pictures.class_balance(dataset, counts, out / "class_balance.png"))
@@ -118,6 +123,39 @@ def check(config: Any, args: Any) -> int:
     return 1 if result["problems"] else 0
 
 
+def plan(argv: list[str]) -> int:
+    """Prints the choices with their reasons and writes the config file."""
+    from cnn.data import plans
+    from cnn.data.volumes_folder import VolumesFolder
+
+    parser = flags.Parser("data plan", ABOUT["plan"])
+    parser.add_argument("folder", metavar="DIR", help="with dataset.json, imagesTr and labelsTr (see volumes_folder)")
+    parser.add_argument("--out", default="", help="the config file; default configs/medical/FOLDER_unet.py")
+    parser.add_argument("--memory_gb", type=float, default=8.0, help="GiB that a training step may take; default 8")
+    parser.add_argument("--width", type=int, default=32, help="channels of the first level; default 32")
+    parser.add_argument("--dtype", default="float32", help=f"of the activations: {', '.join(plans.DTYPES)}")
+    parser.add_argument("--steps", type=int, default=10_000, help="training steps; default 10000")
+    args, _ = parser.parse(argv)
+    if args.dtype not in plans.DTYPES:
+        raise unknown("dtype", args.dtype, plans.DTYPES)
+    if args.memory_gb <= 0 or args.width < 1 or args.steps < 1:
+        raise UserError("--memory_gb, --width and --steps must be above 0")
+    provider = VolumesFolder(args.folder)
+    provider.prepare()
+    for line in provider.notes():
+        print(f"note: {line}", file=sys.stderr)
+    made = plans.make(provider, args.memory_gb, args.width, args.dtype)
+    stem = "".join(letter if letter.isalnum() else "_" for letter in Path(provider.root).name.lower())
+    out = Path(args.out or f"configs/medical/{stem}_unet.py")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(plans.config_text(made, args.steps), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; choose another place with --out") from error
+    print("\n".join([*made.reasons, f"{out}: cnn train --config={out} --workdir=runs/{stem}"]))
+    return 0
+
+
 def _open(config: Any, notes: bool = True) -> Dataset:
     dataset = open_dataset(config.input)
     for line in dataset.notes if notes else ():
@@ -138,7 +176,8 @@ def _answer(dataset: Dataset) -> str:
     info = dataset.info
     if info.target_key == "target":
         return f"{info.target_shape[0]} number(s) to predict"
-    return f"{info.num_classes} classes" + (" at every step" if info.target_key == "labels" else "")
+    where = {"labels": " at every step", "mask": " at every place"}.get(info.target_key, "")
+    return f"{info.num_classes} classes{where}"
 
 
 def _is_image(dataset: Dataset) -> bool:

@@ -23,6 +23,7 @@ from cnn.errors import UserError
 from cnn.inspect.program import apply, at_stride_1, strides_of
 from cnn.inspect.receptive import Number, Reach, input_reaches, reaches
 from cnn.layers.pool import blur_pool
+from cnn.models.dense import DenseNetwork
 
 ACTIVATIONS = (
     "relu",
@@ -45,6 +46,7 @@ KINDS = {
     "LayerNorm": "norm",
 }
 FUNCTIONS = {
+    "cnn_max_pool": "max_pool",
     "reduce_window_max": "max_pool",
     "concatenate": "concat",
     "tanh": "tanh",
@@ -330,7 +332,9 @@ class Network:
 
     @functools.cached_property
     def headless(self) -> "Network":
-        """The same without classifier, so that inputs of other sizes fit networks that flatten."""
+        """The same without classifier, so that other sizes fit networks that flatten; those for pixels do not."""
+        if isinstance(self.model, DenseNetwork):
+            return self
         variables = self.variables["params"]
         params = {key: value for key, value in variables.items() if key != "head"}
         return Network(self.model.clone(num_classes=0), self.variables | {"params": params})

@@ -31,7 +31,7 @@ def apply(equation: Any, operands: Sequence[Any], params: Mapping[str, Any]) -> 
 def strides_of(equation: Any) -> tuple[int, ...]:
     """The strides of a convolution or a max pool with channels last; () where none is above 1."""
     params = equation.params
-    if equation.primitive.name == "cnn_conv":
+    if equation.primitive.name in ("cnn_conv", "cnn_max_pool"):
         steps = params["spec"].strides
     elif equation.primitive.name == "conv_general_dilated":
         steps = params["window_strides"]

@@ -191,20 +191,17 @@ def _convolution(params: Any, shapes: Any, operands: list[Reaches], out: Any) ->
     return [_each(operands[0], move), _mixed(operands[1], shapes[1])]
 
 
-def _house_convolution(
-    params: Any, shapes: Any, operands: list[Reaches], out: Any
-) -> list[Reaches]:
+def _house_window(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Reaches]:
     spec = params["spec"]  # of cnn.layers: channels last
+    window = getattr(spec, "window", None) or shapes[1]  # a convolution's is that of its kernel
 
     def move(reach: Reach) -> Reach:
         if reach.axis is None:
             return reach
         i = reach.axis - 1
-        return reach.window(
-            shapes[1][i], spec.strides[i], spec.dilation[i], spec.padding[i][0], reach.axis
-        )
+        return reach.window(window[i], spec.strides[i], spec.dilation[i], spec.padding[i][0], reach.axis)
 
-    return [_each(operands[0], move), _mixed(operands[1], shapes[1])]
+    return [_each(operands[0], move), *map(_mixed, operands[1:], shapes[1:])]
 
 
 def _reduce_window(params: Any, shapes: Any, operands: list[Reaches], out: Any) -> list[Reaches]:
@@ -346,7 +343,8 @@ def _factors(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int]
 
 RULES: dict[str, Callable[..., list[Reaches]]] = {
     "conv_general_dilated": _convolution,
-    "cnn_conv": _house_convolution,
+    "cnn_conv": _house_window,
+    "cnn_max_pool": _house_window,
     "reduce_window*": _reduce_window,
     "reduce_precision": lambda params, shapes, operands, out: operands,
     "reduce_*": _reduce,

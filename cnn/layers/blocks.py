@@ -101,6 +101,20 @@ class Stage(nn.Module):
         return x
 
 
+class EveryBlock(nn.Module):
+    """Like `Stage`, but returns what comes out of every block."""
+
+    blocks: Sequence[Callable[..., nn.Module]]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> list[Array]:
+        found = []
+        for index, block in enumerate(self.blocks, start=1):
+            x = block(name=f"block{index}")(x, train)
+            found.append(x)
+        return found
+
+
 class FlattenedDense(nn.Module):
     """A feature map averaged to a fixed grid and flattened, then dense layers `fc1`, `fc2`, ... .
 

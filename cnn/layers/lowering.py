@@ -5,32 +5,35 @@ the derivative of the other two, so together they are closed under differentiati
 
     forward(x, kernel) -> y      input_gradient(y, kernel) -> x      kernel_gradient(x, y) -> kernel
 
-The choice between backends is made when a program is lowered, so one trace serves CPU, GPU, TPU and export.
 On the CPU a float32 convolution becomes a native call where `cnn.native` has a library. Otherwise, and in what
 is exported to run elsewhere, it is `lax`, but for the forms in `cnn.layers.taps` that XLA:CPU runs much faster.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax._src import dispatch  # no public name for prim_requires_devices_during_lowering
 from jax.experimental.custom_partitioning import SdyShardingRule, custom_partitioning
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from cnn.layers import taps
+from cnn.layers.primitive import (
+    Pairs,
+    Shape,
+    define,
+    native_serves,
+    plain,
+    same_variance,
+    split_axes,
+    window_positions,
+)
 from cnn.native import onednn
-
-Pairs = tuple[tuple[int, int], ...]
-Sizes = tuple[Any, ...]  # int, or symbolic while exporting
 
 
 class Spec(NamedTuple):
@@ -47,7 +50,7 @@ def forward(
     x: Float[Array, "b *space i"], kernel: Float[Array, "*window i_group o"], spec: Spec
 ) -> Float[Array, "b *out o"]:
     """Cross-correlation."""
-    return forward_p.bind(*_same_variance(x, kernel), spec=spec)
+    return forward_p.bind(*same_variance(x, kernel), spec=spec)
 
 
 def input_gradient(
@@ -57,24 +60,14 @@ def input_gradient(
     space: tuple[int, ...],
 ) -> Float[Array, "b *space i"]:
     """The transpose of `forward` in its input, whose spatial sizes are `space`."""
-    return input_gradient_p.bind(*_same_variance(y, kernel), spec=spec, space=space)
+    return input_gradient_p.bind(*same_variance(y, kernel), spec=spec, space=space)
 
 
 def kernel_gradient(
     x: Float[Array, "b *space i"], y: Float[Array, "b *out o"], spec: Spec, window: tuple[int, ...]
 ) -> Float[Array, "*window i_group o"]:
     """The transpose of `forward` in its kernel, whose spatial sizes are `window`."""
-    return kernel_gradient_p.bind(*_same_variance(x, y), spec=spec, window=window)
-
-
-def _same_variance(*operands: Any) -> list[Any]:
-    """Within `jax.shard_map`, marks an operand that is the same on all devices as varying like the others."""
-    axes = [jax.typeof(operand).manual_axis_type.varying for operand in operands]
-    union = frozenset().union(*axes)
-    return [
-        lax.pcast(operand, tuple(sorted(union - mine)), to="varying") if union - mine else operand
-        for operand, mine in zip(operands, axes, strict=True)
-    ]
+    return kernel_gradient_p.bind(*same_variance(x, y), spec=spec, window=window)
 
 
 # The stock forms. They also say what the shapes are.
@@ -106,50 +99,25 @@ def _lax_kernel_gradient(x: Array, y: Array, *, spec: Spec, window: tuple[int, .
     return jax.linear_transpose(lambda kernel: _lax_forward(x, kernel, spec=spec), kernel)(y)[0]
 
 
-def _abstract(shape_of: Callable[..., Sizes]) -> Callable[..., Any]:
-    def abstract(first: Any, second: Any, **params: Any) -> Any:
-        if first.dtype != second.dtype:
-            raise TypeError(f"a convolution of {first.dtype} with {second.dtype}")
-        # All three results have the rank of the operands: `update` keeps what JAX says of a value's devices.
-        return first.update(shape=shape_of(first, second, **params), weak_type=False)
-
-    return abstract
+def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> Shape:
+    sizes = window_positions(x.shape[1:-1], kernel.shape[:-2], spec.strides, spec.padding, spec.dilation)
+    return (x.shape[0], *sizes, kernel.shape[-1])
 
 
-def _forward_shape(x: Any, kernel: Any, *, spec: Spec) -> Sizes:
-    sizes = [
-        (size + low + high - gap * (taps - 1) - 1) // step + 1
-        for size, taps, step, (low, high), gap in zip(
-            x.shape[1:-1], kernel.shape[:-2], spec.strides, spec.padding, spec.dilation, strict=True
-        )
-    ]
-    return (x.shape[0], *(max(size, 0) if isinstance(size, int) else size for size in sizes), kernel.shape[-1])
-
-
-def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> Sizes:
+def _input_shape(y: Any, kernel: Any, *, spec: Spec, space: tuple[int, ...]) -> Shape:
     return (y.shape[0], *space, kernel.shape[-2] * spec.groups)
 
 
-def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> Sizes:
+def _kernel_shape(x: Any, y: Any, *, spec: Spec, window: tuple[int, ...]) -> Shape:
     return (*window, x.shape[-1] // spec.groups, y.shape[-1])
 
 
 # Sharding on the CPU: a native call is a closed box to XLA. Split batches stay split, all else is gathered.
 
 
-def _batch_axes(info: Any, batch: int) -> Any:
-    """The mesh axes that split the leading axis of an operand, None for none or an uneven split."""
-    sharding = info.sharding
-    axes = sharding.spec[0] if isinstance(sharding, NamedSharding) and sharding.spec else None
-    if axes is None:
-        return None
-    names = axes if isinstance(axes, tuple) else (axes,)
-    return axes if batch % math.prod(sharding.mesh.shape[name] for name in names) == 0 else None
-
-
 def _partition(kind: int, params: Any, mesh: Any, operands: Any, result: Any) -> tuple:
     activations = operands[:2] if kind == onednn.KERNEL_GRADIENT else operands[:1]
-    axes = next(filter(None, (_batch_axes(info, info.shape[0]) for info in activations)), None)
+    axes = split_axes(*activations)
     split = NamedSharding(mesh, PartitionSpec(axes))
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -198,32 +166,18 @@ def _named(kind: int, params: tuple) -> dict[str, Any]:
     return {"spec": params[0]} | ({_EXTRA[kind]: params[1]} if _EXTRA[kind] else {})
 
 
-def _lower_for_cpu(kind: int, stock: Callable[..., Array], ctx: Any, first: Any, second: Any, **params: Any) -> Any:
-    shapes = [*(aval.shape for aval in ctx.avals_in), ctx.avals_out[0].shape]
-    spec, here = params["spec"], not ctx.module_context.lowering_parameters.for_export
-    plain = (
-        all(isinstance(size, int) and size > 0 for shape in shapes for size in shape)
-        and 1 <= len(spec.strides) <= 3
-        and all(side >= 0 for pair in spec.padding for side in pair)
-    )
-    function = partial(stock, **params)
-    if plain and here and ctx.avals_in[0].dtype == np.float32 and onednn.enabled():
+def _on_cpu(kind: int, stock: Callable[..., Array], ctx: Any, **params: Any) -> Callable[..., Array]:
+    spec, function = params["spec"], partial(stock, **params)
+    if not plain(ctx, spec.padding):
+        return function
+    if native_serves(ctx):
         static = (spec, *(params[name] for name in (_EXTRA[kind],) if name))
-        function = partial(_partitioned, kind, static)
-    elif plain:
-        function = taps.faster(kind, *ctx.avals_in, ctx.avals_out[0], spec) or function
-    return mlir.lower_fun(function, multiple_results=False)(ctx, first, second)
+        return partial(_partitioned, kind, static)
+    return taps.faster(kind, *ctx.avals_in, ctx.avals_out[0], spec) or function
 
 
 def _primitive(kind: int, name: str, stock: Callable[..., Array]) -> Primitive:
-    primitive = Primitive(name)
-    primitive.def_impl(partial(dispatch.apply_primitive, primitive))
-    primitive.def_abstract_eval(_abstract(_SHAPES[kind]))
-    mlir.register_lowering(primitive, mlir.lower_fun(stock, multiple_results=False))
-    mlir.register_lowering(primitive, partial(_lower_for_cpu, kind, stock), platform="cpu")
-    dispatch.prim_requires_devices_during_lowering.add(primitive)
-    batching.primitive_batchers[primitive] = partial(_batch, kind, primitive)
-    return primitive
+    return define(name, _SHAPES[kind], stock, partial(_on_cpu, kind, stock), partial(_batch, kind))
 
 
 # Derivatives: the transposes of each map are the other two.

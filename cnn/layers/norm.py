@@ -118,16 +118,22 @@ class BatchNorm(nn.Module):
 
     def _normalise(self, x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
         y = x.astype(jnp.float32).reshape(mean.shape[0], -1, *x.shape[1:])
-        mean, var = (value.reshape(-1, *(1,) * (y.ndim - 2), x.shape[-1]) for value in (mean, var))
-        y = (y - mean) * (over_channels(scale, y.ndim) * lax.rsqrt(var + self.epsilon))
-        return (y + over_channels(bias, y.ndim)).reshape(x.shape).astype(self.dtype)
+        # The mean meets the bias, not `y`, in the derivative: its gradient is then the factor times the sum that `bias`
+        # has. XLA:CPU would write one more array as large as `x` to sum it. `mean - fixed` is zero, and the function is
+        # the same in all its derivatives.
+        fixed = lax.stop_gradient(mean)
+        factor = scale[None] * lax.rsqrt(var + self.epsilon)
+        offset = bias[None] - (mean - fixed) * factor
+        fixed, factor, offset = (v.reshape(-1, *(1,) * (y.ndim - 2), x.shape[-1]) for v in (fixed, factor, offset))
+        return ((y - fixed) * factor + offset).reshape(x.shape).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
     """Group normalisation (Wu & He 2018): no running statistics, the same in training and evaluation.
 
     Attributes:
-      groups: channel groups; where they do not divide the channels, their greatest common divisor.
+      groups: channel groups; where they do not divide the channels, their greatest common divisor. 0 is one for
+        each channel: instance normalisation (Ulyanov et al. 2016, arXiv 1607.08022).
     """
 
     groups: int = 32
@@ -191,4 +197,10 @@ def make_norm(norm: str, bn: str, dtype: Any, epsilon: float = 1e-5) -> Callable
     return partial(NORMS[norm], epsilon=epsilon, dtype=dtype, **mode)
 
 
-NORMS = {"batch": BatchNorm, "group": GroupNorm, "layer": LayerNorm, "none": NoNorm}
+NORMS = {
+    "batch": BatchNorm,
+    "group": GroupNorm,
+    "instance": partial(GroupNorm, groups=0),
+    "layer": LayerNorm,
+    "none": NoNorm,
+}

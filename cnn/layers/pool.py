@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from cnn.errors import UserError
 from cnn.layers.conv import Padding, Sizes, explicit_padding, per_axis
+from cnn.layers.max_pooling import Spec, largest
+from cnn.layers.primitive import window_positions
 
 
 def check_pixels(x: Float[Array, "b *space c"]) -> None:
@@ -17,7 +19,14 @@ def check_pixels(x: Float[Array, "b *space c"]) -> None:
         raise UserError(f"the input is too small: a feature map of {x.shape[1:-1]} pixels is left of it")
 
 
-def _reduce_window(x, start, function, window, strides, padding, dilation, ceil):
+def _windows(
+    x: Array, window: Sizes, strides: Sizes | None, padding: Padding, dilation: Sizes, ceil: bool = False
+) -> Spec:
+    """The numbers for each axis.
+
+    Raises:
+      UserError: no window fits into `x`.
+    """
     rank = x.ndim - 2
     window, dilation = per_axis(window, rank, "window"), per_axis(dilation, rank, "dilation")
     strides = window if strides is None else per_axis(strides, rank, "strides")
@@ -28,12 +37,11 @@ def _reduce_window(x, start, function, window, strides, padding, dilation, ceil)
     if ceil:
         sizes = zip(x.shape[1:-1], spans, strides, pads, strict=True)
         pads = [(pad[0], _ceil_padding(*axis, *pad)) for *axis, pad in sizes]
-    pads = ((0, 0), *pads, (0, 0))
-    y = lax.reduce_window(
-        x, start, function, (1, *window, 1), (1, *strides, 1), pads, window_dilation=(1, *dilation, 1)
-    )
-    check_pixels(y)
-    return y
+    spec = Spec(window, strides, tuple(map(tuple, pads)), dilation)
+    out = window_positions(x.shape[1:-1], *spec)
+    if 0 in out:
+        raise UserError(f"the input is too small: a feature map of {out} pixels is left of it")
+    return spec
 
 
 def _ceil_padding(size: int, span: int, stride: int, low: int, high: int) -> int:
@@ -57,15 +65,14 @@ def max_pool(
 ) -> Float[Array, "b *out c"]:
     """Largest value of each window; padding never wins. Strides default to the window.
 
-    Its gradient is slow on XLA:CPU (select-and-scatter); small CPU models stride a convolution instead.
+    How it runs on which backend is in cnn.layers.max_pooling. Without the native library its gradient is slow on
+    XLA:CPU (select-and-scatter); small CPU models stride a convolution instead.
 
     Args:
       dilation: distance between the window's samples.
       ceil: a last window that the input fills only partly counts too (PyTorch's `ceil_mode`).
     """
-    # A NumPy scalar keeps the -inf concrete, by which JAX knows that this reduction has a gradient.
-    least = np.array(-np.inf, x.dtype)
-    return _reduce_window(x, least, lax.max, window, strides, padding, dilation, ceil)
+    return largest(x, _windows(x, window, strides, padding, dilation, ceil))
 
 
 def avg_pool(
@@ -83,11 +90,14 @@ def avg_pool(
       count_padding: padding counts as zeros (PyTorch's `count_include_pad`); if not, the mean is over the pixels
         that exist.
     """
-    options = np.array(0, x.dtype), lax.add, window, strides, padding, dilation, False
-    total = _reduce_window(x, *options)
-    if count_padding:
-        return total / math.prod(per_axis(window, x.ndim - 2, "window"))
-    return total / _reduce_window(jnp.ones((1, *x.shape[1:-1], 1), x.dtype), *options)
+    spec = _windows(x, window, strides, padding, dilation)
+    (sizes, steps, gaps), pads = ((1, *v, 1) for v in (spec.window, spec.strides, spec.dilation)), spec.padding
+
+    def total(x: Array) -> Array:
+        edges = ((0, 0), *pads, (0, 0))
+        return lax.reduce_window(x, np.array(0, x.dtype), lax.add, sizes, steps, edges, window_dilation=gaps)
+
+    return total(x) / (math.prod(sizes) if count_padding else total(jnp.ones((1, *x.shape[1:-1], 1), x.dtype)))
 
 
 def adaptive_avg_pool(x: Float[Array, "b *space c"], size: Sizes) -> Float[Array, "b *out c"]:

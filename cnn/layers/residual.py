@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn.layers.attention import EfficientChannelAttention, SqueezeExcite
-from cnn.layers.conv import Conv
+from cnn.layers.conv import Conv, Sizes
 from cnn.layers.drop import Dropout, StochasticDepth
 from cnn.layers.pool import avg_pool, max_pool
 
@@ -70,7 +70,7 @@ class ResNetBlock(nn.Module):
     width: int
     bottleneck: bool
     shrinks: bool
-    strides: int
+    strides: Sizes
     dilations: tuple[int, int]
     norm: Callable[..., nn.Module]
     drop_path: float

@@ -14,14 +14,19 @@ class ModelEntry(Entry):
     Attributes:
       input: shape [*space, c] of one example.
       classes: of the head.
+      gives: 'classes', one answer per example, or 'pixels', one for each of its pixels.
     """
 
     input: tuple[int, ...]
     classes: int
+    gives: str = "classes"
+
+
+TASK_OF = {"classes": "classification", "pixels": "segmentation"}  # the task that a network is published for
 
 
 def family(
-    file: str, about: str, classes: int = 1000, **variants: int | tuple[int, ...]
+    file: str, about: str, classes: int = 1000, gives: str = "classes", **variants: int | tuple[int, ...]
 ) -> dict[str, ModelEntry]:
     """The entries of one file `cnn/models/{file}.py`: each variant is a callable of that name in it.
 
@@ -31,7 +36,7 @@ def family(
     """
     return {
         name: ModelEntry(
-            f"cnn.models.{file}:{name}", about, size if isinstance(size, tuple) else (size, size, 3), classes
+            f"cnn.models.{file}:{name}", about, size if isinstance(size, tuple) else (size, size, 3), classes, gives
         )
         for name, size in variants.items()
     }
@@ -222,6 +227,38 @@ MODELS: dict[str, ModelEntry] = {
         2, series_fcn=(150, 1), series_resnet=(150, 1), series_inception_time=(150, 1), series_mlp=(150, 1),
     ),  # fmt: skip
     **family("tcn", "TCN, temporal (Bai et al. 2018, arXiv 1803.01271)", 1, tcn=(600, 2)),
+    **family(
+        "fcn", "pixels: FCN (Long et al. 2014, arXiv 1411.4038)", 21, "pixels",
+        fcn_resnet50=520, fcn_resnet101=520,
+    ),  # fmt: skip
+    **family(
+        "deeplab", "pixels: DeepLab v3 (Chen et al. 2017, arXiv 1706.05587)", 21, "pixels",
+        deeplabv3_resnet50=520, deeplabv3_resnet101=520, deeplabv3_mobilenet_v3_large=520,
+    ),  # fmt: skip
+    **family(
+        "deeplab", "pixels: DeepLab v3+ (Chen et al. 2018, arXiv 1802.02611)", 21, "pixels",
+        deeplabv3plus_resnet50=520,
+    ),  # fmt: skip
+    **family(
+        "lraspp", "pixels: LR-ASPP (Howard et al. 2019, arXiv 1905.02244)", 21, "pixels",
+        lraspp_mobilenet_v3_large=520,
+    ),  # fmt: skip
+    **family(
+        "fpn", "pixels: semantic FPN (Kirillov et al. 2019, arXiv 1901.02446)", 21, "pixels",
+        fpn_resnet50=520,
+    ),  # fmt: skip
+    **family(
+        "unet", "pixels: U-Net (Ronneberger et al. 2015, arXiv 1505.04597)", 2, "pixels",
+        unet=512,
+    ),  # fmt: skip
+    **family(
+        "unet", "pixels: 3-D U-Net (Cicek et al. 2016, arXiv 1606.06650)", 2, "pixels",
+        unet3d=(128, 128, 128, 1),
+    ),  # fmt: skip
+    **family(
+        "residual_unet", "pixels: U-Net with nnU-Net's residual encoder (Isensee et al. 2024, arXiv 2404.09556)",
+        2, "pixels", residual_unet=(128, 128, 128, 1),
+    ),  # fmt: skip
 }
 
 
@@ -231,7 +268,9 @@ def build_model(name: str, options: Mapping[str, Any]) -> Any:
     Its contract: `model.apply(variables, x, train=...)` of `x` float32 [b, *space, c] returns a dict with
     `stage1` .. `stageN` (features, channels last), `pre_logits` [b, c] float32 and `logits` [b, k] float32,
     which is absent when `num_classes` is 0. `feature_strides` and `feature_channels` have one number per
-    stage. Randomness comes from the collection 'dropout', running statistics live in 'batch_stats'.
+    stage. A network that gives pixels returns the stages and `logits` [b, *space, k] float32, one for every pixel of
+    `x`; while training with `aux` also `aux`, `aux1`, ... of the same shape. Randomness comes from the collection
+    'dropout', running statistics live in 'batch_stats'.
 
     Raises:
       UserError: unknown name or option, or an option's value that the model refuses.

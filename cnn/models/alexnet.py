@@ -71,6 +71,8 @@ class AlexNet(Backbone):
             out[f"stage{stage}"] = x
         x = max_pool(x, 3, **resolution.window(rank, 3, 2))
         out[f"stage{len(self.widths) + 1}"] = x
+        if self.features_only:
+            return out
         x = FlattenedDense(
             GRID, self.hidden, "relu", self.dropout, self.dtype, default_uniform, name="hidden"
         )(x, train)

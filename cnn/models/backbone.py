@@ -22,17 +22,20 @@ class Resolution:
 
     As in DeepLab (Chen et al. 2017, arXiv 1706.05587): a layer that would stride past the limit keeps the
     resolution, itself with the dilation so far, and all after it are dilated by its stride more.
+
+    Args:
+      eager: that layer itself is dilated by its stride more already.
     """
 
-    def __init__(self, limit: int):
-        self.limit, self.stride, self.dilation = limit, 1, 1
+    def __init__(self, limit: int, eager: bool = False):
+        self.limit, self.eager, self.stride, self.dilation = limit, eager, 1, 1
 
     def step(self, stride: int = 1) -> tuple[int, int]:
         """(stride, dilation) for the next layer that in the plain network has this stride."""
         dilation = self.dilation
         if self.stride * stride > self.limit:
             self.dilation *= stride
-            return 1, dilation
+            return 1, self.dilation if self.eager else dilation
         self.stride *= stride
         return stride, dilation
 
@@ -54,15 +57,14 @@ class Resolution:
         return {"strides": 1, "dilation": dilation, "padding": pads}
 
 
-class Backbone(nn.Module):
-    """Base of all networks; `build_model` says what calling one returns.
+class Network(nn.Module):
+    """Base of all networks: the options that all have; `build_model` says what calling one returns.
 
     Attributes:
-      num_classes: 0 leaves the classifier away: no `logits`.
-      output_stride: 8, 16 or 32: later strides become dilation (`Resolution`).
+      num_classes: outputs of the classifier.
       dropout: before the classifier.
       drop_path: stochastic depth of the last residual block, growing linearly from 0 at the first.
-      norm: 'batch', 'group', 'layer' or 'none'.
+      norm: 'batch', 'group', 'instance', 'layer' or 'none'.
       bn: BatchNorm's mode: 'global', 'group:K' or 'frozen'.
       norm_epsilon: added to the variance; TensorFlow's networks use 1e-3.
       remat: stages (1, 2, ...) whose blocks are recomputed in the backward pass, True for all of them:
@@ -75,7 +77,6 @@ class Backbone(nn.Module):
     """
 
     num_classes: int = 0
-    output_stride: int = 32
     dropout: float = 0.0
     drop_path: float = 0.0
     norm: str = "batch"
@@ -88,8 +89,6 @@ class Backbone(nn.Module):
     TINY_INPUT: ClassVar[tuple[int, ...]] = (32, 32, 3)
 
     def __post_init__(self) -> None:
-        if self.output_stride not in OUTPUT_STRIDES:
-            raise UserError(f"output_stride {self.output_stride} is not 8, 16 or 32")
         self.make_norm()
         check_rate("dropout", self.dropout)
         check_rate("drop_path", self.drop_path)
@@ -104,10 +103,6 @@ class Backbone(nn.Module):
     def feature_channels(self) -> tuple[int, ...]:
         """Channels, one number per stage."""
         raise NotImplementedError  # every family says it
-
-    def limited(self, strides: Sequence[int]) -> tuple[int, ...]:
-        """The plain network's strides, none beyond `output_stride`."""
-        return tuple(min(stride, self.output_stride) for stride in strides)
 
     def make_norm(self) -> Callable[..., nn.Module]:
         """The normalisation layer that `norm`, `bn` and `norm_epsilon` ask for."""
@@ -125,6 +120,29 @@ class Backbone(nn.Module):
         """`module`, called `(x, train)`, recomputed in the backward pass where `remat` says so."""
         return nn.remat(module, static_argnums=(2,)) if self.recomputed(stage) else module
 
+
+class Backbone(Network):
+    """Base of the classifiers, which are the backbones of all other networks.
+
+    Attributes:
+      num_classes: 0 leaves the classifier away: no `logits`.
+      features_only: the stages are all that is made, with no layer behind the last one: what a head for pixels or
+        boxes stands on.
+      output_stride: 8, 16 or 32: later strides become dilation (`Resolution`).
+    """
+
+    features_only: bool = False
+    output_stride: int = 32
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise UserError(f"output_stride {self.output_stride} is not 8, 16 or 32")
+        super().__post_init__()
+
+    def limited(self, strides: Sequence[int]) -> tuple[int, ...]:
+        """The plain network's strides, none beyond `output_stride`."""
+        return tuple(min(stride, self.output_stride) for stride in strides)
+
     def classify(
         self,
         out: Outputs,
@@ -138,6 +156,8 @@ class Backbone(nn.Module):
           UserError: no pixel is left to take the mean of.
         """
         check_pixels(x)
+        if self.features_only:
+            return out
         out["pre_logits"] = global_avg_pool(x) if x.ndim > 2 else x.astype(jnp.float32)
         if self.num_classes:
             y = Dropout(self.dropout, name="dropout")(out["pre_logits"], train=train)

@@ -128,6 +128,8 @@ class ConvNeXt(Backbone):
             )
             blocks = [partial(block, drop_path=next(rates)) for _ in range(depth)]
             x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
+        if self.features_only:
+            return out
         # The norm comes behind the mean; in front of it would be another network.
         x = norm(name="head_norm")(global_avg_pool(x), train=train)
         return self.classify(out, x, train, INIT)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
-from cnn.layers.blocks import ConvNorm, FlattenedDense
+from cnn.layers.blocks import ConvNorm, EveryBlock, FlattenedDense
 from cnn.layers.conv import default_uniform
 from cnn.layers.drop import Dropout
 from cnn.layers.inception import Branch, InceptionBlock, block_channels, scaled
@@ -69,20 +69,6 @@ class AuxClassifier(nn.Module):
         x = FlattenedDense(AUX_GRID, channels[1:], dtype=self.dtype, name="hidden")(x, train)
         x = Dropout(self.dropout, name="dropout")(x.astype(jnp.float32), train=train)
         return nn.Dense(self.num_classes, kernel_init=INIT, name="head")(x)
-
-
-class GoogLeNetStage(nn.Module):
-    """Blocks one after the other; returns what comes out of each."""
-
-    blocks: Sequence[Callable[..., nn.Module]]
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b *space c"], train: bool) -> list[Array]:
-        found = []
-        for index, block in enumerate(self.blocks, 1):
-            x = block(name=f"block{index}")(x, train)
-            found.append(x)
-        return found
 
 
 class GoogLeNet(Backbone):
@@ -154,7 +140,7 @@ class GoogLeNet(Backbone):
                 **common,
             )
             layers = [partial(block, branches(widths, self.large_window)) for widths in blocks]
-            found = GoogLeNetStage(layers, name=f"stage{stage}")(x, train)
+            found = EveryBlock(layers, name=f"stage{stage}")(x, train)
             x = out[f"stage{stage}"] = found[-1]
             if stage == AUX_STAGE:
                 self._add_aux(out, found, train)

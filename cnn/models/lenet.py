@@ -74,6 +74,8 @@ class LeNet(Backbone):
                 name=f"stage{stage}",
             )
             x = out[f"stage{stage}"] = POOLS[self.pool](layer(x, train), 2)
+        if self.features_only:
+            return out
         hidden = FlattenedDense(
             5, self.hidden, self.act, self.dropout, self.dtype, lecun, name="hidden"
         )

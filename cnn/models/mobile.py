@@ -9,9 +9,9 @@ from typing import NamedTuple
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from cnn.errors import UserError
+from cnn.errors import UserError, unknown
 from cnn.layers.attention import SqueezeExcite
-from cnn.layers.blocks import ConvNorm, Stage, activation
+from cnn.layers.blocks import ConvNorm, EveryBlock, Stage, activation
 from cnn.layers.conv import Padding
 from cnn.layers.inverted_residual import Block, InvertedResidual
 from cnn.layers.pool import global_avg_pool
@@ -19,6 +19,7 @@ from cnn.models.backbone import HEAD_INIT, Backbone, Resolution
 from cnn.shapes import Outputs
 
 # Of the dense layers in the references of MNASNet and EfficientNet: U(-a, a), a = 1 / sqrt(outputs).
+STAGE_ENDS = ("last", "first")
 FAN_OUT_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_out", "uniform")
 
 
@@ -118,17 +119,25 @@ class MobileBackbone(Backbone):
       layout: lines of a table, its named tuples or plain ones with the same fields; every family has its own.
       width: factor of the channels.
       padding: None pads both sides alike (torchvision, timm), 'SAME' is TensorFlow's, of the `tf_` variants.
+      stage_end: 'last', or 'first': a stage gives what comes out of the layer that strides (the stem, then its
+        first block), the last stage still that of its last block. torchvision's networks for pixels and boxes see
+        these. Their parameters are the same.
+      eager_dilation: where `output_stride` keeps a block from striding, it is dilated itself too (torchvision).
     """
 
     layout: Sequence[tuple] = ()
     width: float = 1.0
     padding: Padding = None
+    stage_end: str = "last"
+    eager_dilation: bool = False
 
     def __post_init__(self) -> None:
         if self.width <= 0:
             raise UserError(f"width {self.width} is not a factor above 0")
         if not self.layout:
             raise UserError("layout has no rows; each is a line of the paper's table")
+        if self.stage_end not in STAGE_ENDS:
+            raise unknown("stage_end", self.stage_end, STAGE_ENDS)
         self.plan()  # refuses what it cannot be made of
         super().__post_init__()
 
@@ -148,11 +157,14 @@ class MobileBackbone(Backbone):
     def feature_channels(self) -> tuple[int, ...]:
         """Channels, one number per stage."""
         plan = self.plan()
-        return tuple(stage[-1].channels if stage else plan.stem for stage in plan.stages())
+        ends = [stage[-1].channels if stage else plan.stem for stage in plan.stages()]
+        if self.stage_end == "first":
+            ends[:-1] = [plan.stem, *(stage[0].channels for stage in plan.stages()[1:-1])]
+        return tuple(ends)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
-        plan, resolution = self.plan(), Resolution(self.output_stride)
+        plan, resolution = self.plan(), Resolution(self.output_stride, self.eager_dilation)
         layer = partial(ConvNorm, norm=self.make_norm(), padding=self.padding, dtype=self.dtype)
         se = partial(plan.se, dtype=self.dtype)
         rates = iter(self.drop_path_rates(len(plan.blocks)))
@@ -173,8 +185,15 @@ class MobileBackbone(Backbone):
                         drop_path=next(rates),
                     )
                 )
-            x = Stage(blocks, name=f"stage{number}")(x, train)
-            out[f"stage{number}"] = x
+            name, strided = f"stage{number}", x
+            if self.stage_end == "first" and blocks:
+                found = EveryBlock(blocks, name=name)(x, train)
+                strided, x = (x if number == 1 else found[0]), found[-1]
+            else:
+                x = Stage(blocks, name=name)(x, train)
+            out[name] = strided if self.stage_end == "first" and number < len(plan.stages()) else x
+        if self.features_only:
+            return out
         if plan.top:
             x = layer(plan.top, 1, act=plan.act, name="top")(x, train)
         if plan.hidden:

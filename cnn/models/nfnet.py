@@ -218,6 +218,8 @@ class NFNet(Backbone):
                 # The shortcut of a stage's first block is a convolution, whose output has variance 1.
                 variance = (1.0 if index == 0 else variance) + self.alpha**2
             x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
+        if self.features_only:
+            return out
         if self.last_width:
             x = conv(self.last_width, 1, name="last_conv")(x)
         return self.classify(out, act(x), train)

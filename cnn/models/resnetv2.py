@@ -36,6 +36,8 @@ class ResNetV2(ResNet):
         width = self.stem_width or self.widths[0]
         x = ResNetStem(width, self.stem, norm, self.dtype, preact=True, conv=conv, name="stem")(x, train)
         out = self.stages(x, train, PreActBlock, norm=norm, conv=conv)
+        if self.features_only:
+            return out
         x = nn.relu(norm(name="bn")(out[f"stage{len(out)}"], train=train))
         return self.classify(out, x, train)
 

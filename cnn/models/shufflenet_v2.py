@@ -119,6 +119,8 @@ class ShuffleNetV2(Backbone):
                 )
             x = Stage(blocks, name=f"stage{stage}")(x, train)
             out[f"stage{stage}"] = x
+        if self.features_only:
+            return out
         x = layer(self.channels[-1], 1, name="top")(x, train)
         return self.classify(out, x, train)
 

@@ -104,6 +104,8 @@ class SqueezeNet(Backbone):
                 blocks.append(partial(fire, squeeze, channels - large, large))
             x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
             fires += size
+        if self.features_only:
+            return out
         out["pre_logits"] = global_avg_pool(x)
         if self.num_classes:
             x = Dropout(self.dropout, name="dropout")(x.astype(jnp.float32), train=train)

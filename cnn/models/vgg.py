@@ -67,6 +67,8 @@ class VGG(Backbone):
             out[f"stage{stage}"] = x
             x = max_pool(x, 2, **resolution.window(x.ndim - 2, 2, 2))
         out[f"stage{len(self.stage_sizes) + 1}"] = x
+        if self.features_only:
+            return out
         hidden = FlattenedDense(GRID, self.hidden, "relu", self.dropout, self.dtype, name="hidden")
         return self.classify(out, hidden(x, train), train)
 

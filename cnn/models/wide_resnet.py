@@ -75,6 +75,8 @@ class WideResNet(Backbone):
                 for stride in strides
             ]
             x = out[f"stage{stage}"] = Stage(blocks, name=f"stage{stage}")(x, train)
+        if self.features_only:
+            return out
         out["pre_logits"] = global_avg_pool(nn.relu(norm(name="bn")(x, train=train)))
         if self.num_classes:
             out["logits"] = nn.Dense(self.num_classes, name="head")(out["pre_logits"])

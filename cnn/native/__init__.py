@@ -1,1 +1,1 @@
-"""The one C++ file of the project: oneDNN behind the XLA FFI. `build` compiles it, `onednn` calls it."""
+"""The C++ of the project, behind the XLA FFI: oneDNN and pooling. `build` compiles it, `onednn` calls it."""

@@ -1,4 +1,4 @@
-"""`python -m cnn.native.build`: compiles onednn.cc against oneDNN's wheels, tries it, and puts it in the cache.
+"""`python -m cnn.native.build`: compiles the C++ here against oneDNN's wheels, tries it, and puts it in the cache.
 
 Nothing here imports JAX, so `cnn doctor` can ask. A build has its folder, named after all that it depends on:
 another source, oneDNN, jaxlib or compiler is another build, and an old one is never loaded by mistake.
@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from cnn import paths
 
-SOURCE = Path(__file__).with_name("onednn.cc")
-SOURCES = (SOURCE, SOURCE.with_name("depthwise.h"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("onednn.cc", "pool.cc"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("depthwise.h", "share.h"))
 WHEELS = ("onednn-cpu-gomp", "onednn-devel-cpu-gomp")
 LIBRARY = "libcnn_native.so"
 # Not -march=native: oneDNN picks its code by the processor it runs on, and a cache may be shared by several.
-FLAGS = ("-O2", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-w")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-w")
 COMPILE_TIMEOUT, TRIAL_TIMEOUT = 300, 120  # seconds
 # In a process of its own: a library that crashes must not take the set-up with it.
 TRIAL = """
@@ -38,6 +38,12 @@ from cnn.layers.conv import conv
 with onednn.off():
     want = conv(x, kernel)
 np.testing.assert_allclose(conv(x, kernel), want, rtol=1e-5)
+from cnn.layers.pool import max_pool
+def pool(x):
+    return jax.value_and_grad(lambda x: (max_pool(x, 3, 2, 1) ** 2).sum())(x)
+with onednn.off():
+    want = pool(x)
+jax.tree.map(np.testing.assert_array_equal, pool(x), want)
 """
 
 
@@ -96,8 +102,9 @@ def jaxlib_headers() -> Path:
 def digest() -> str:
     """Names the build: of the sources, the flags, oneDNN and jaxlib."""
     dnn = onednn()
-    parts = (" ".join(FLAGS), dnn.version, str(dnn.library), metadata.version("jaxlib"))
-    joined = b"\0".join([*(file.read_bytes() for file in SOURCES), *map(str.encode, parts)])
+    texts = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
+    parts = [*texts, " ".join(FLAGS), dnn.version, dnn.library, metadata.version("jaxlib")]
+    joined = b"\0".join(part if isinstance(part, bytes) else str(part).encode() for part in parts)
     return hashlib.sha256(joined).hexdigest()[:16]
 
 
@@ -131,7 +138,7 @@ def built() -> Path:
 
 
 def compile_to(output: Path) -> None:
-    """Compiles onednn.cc.
+    """Compiles the sources into one library.
 
     Raises:
       NotBuilt: no compiler, or it fails; the message ends with its first error.
@@ -139,9 +146,9 @@ def compile_to(output: Path) -> None:
     command, dnn = compiler(), onednn()
     if command is None:
         raise NotBuilt("there is no C++ compiler", "install g++, then: python -m cnn.native.build")
-    arguments = [command, *FLAGS, f"-I{dnn.include}", f"-I{jaxlib_headers()}", str(SOURCE), "-o", str(output)]
+    arguments = [command, *FLAGS, f"-I{dnn.include}", f"-I{jaxlib_headers()}", *map(str, SOURCES), "-o", str(output)]
     arguments += [str(dnn.library), f"-Wl,-rpath,{dnn.library.parent}"]
-    failed = f"{command} cannot compile {SOURCE.name}"
+    failed = f"{command} cannot compile {' and '.join(source.name for source in SOURCES)}"
     fix = "another compiler: CXX=g++-13 python -m cnn.native.build"
     try:
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=COMPILE_TIMEOUT)
@@ -153,7 +160,7 @@ def compile_to(output: Path) -> None:
 
 
 def attempt(library: Path) -> None:
-    """Loads a library in a child process and compares one convolution with `lax`.
+    """Loads a library in a child process and compares a convolution and a pooling with `lax`.
 
     Raises:
       NotBuilt: it does not load, crashes or computes something else.
@@ -161,7 +168,7 @@ def attempt(library: Path) -> None:
     package = Path(__file__).resolve().parent.parent.parent
     search = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", TRIAL, str(library)]
-    fix = "CNN_NATIVE=0 keeps the stock convolutions; please report it"
+    fix = "CNN_NATIVE=0 keeps the stock operations; please report it"
     try:
         done = subprocess.run(
             command,

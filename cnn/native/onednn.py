@@ -1,4 +1,4 @@
-"""oneDNN's convolutions for XLA:CPU: loading, the switch, and the calls. `cnn.native.build` compiles them.
+"""Native calls for XLA:CPU: loading, the switch, oneDNN's convolutions and pooling. `cnn.native.build` compiles.
 
 `CNN_NATIVE=0` in the environment, read once, turns them off; `off()` does so for a block. Importing this
 module loads nothing and imports no JAX: the library is loaded when the first convolution is lowered for a CPU.
@@ -15,15 +15,17 @@ from typing import Any
 from cnn.native import build
 
 FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2  # as in onednn.cc
+MAX, TAKE, PUT = 0, 1, 2  # as in pool.cc
+CALLS = {"conv": "CnnConv", "pool": "CnnPool"}  # name here: symbol in the library
 
 _wanted = os.environ.get("CNN_NATIVE", "1") != "0"
 
 
 @functools.cache
 def load(path: str | Path) -> str:
-    """Loads a library and makes it known to XLA; returns the name of its call.
+    """Loads a library and makes its calls known to XLA; returns what the names of all of them end in.
 
-    The name holds the build's digest: a program in the compile cache never meets another build's code.
+    That is the build's digest: a program in the compile cache never meets another build's code.
 
     Raises:
       OSError: it cannot be loaded here.
@@ -31,14 +33,15 @@ def load(path: str | Path) -> str:
     import jax
 
     library = ctypes.CDLL(str(path))
-    name = f"cnn_conv_{build.digest()}"
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(library.CnnConv), platform="cpu")
-    return name
+    symbols = {name: jax.ffi.pycapsule(getattr(library, symbol)) for name, symbol in CALLS.items()}
+    for name, symbol in symbols.items():
+        jax.ffi.register_ffi_target(f"cnn_{name}_{build.digest()}", symbol, platform="cpu")
+    return build.digest()
 
 
 @functools.cache
 def _found() -> tuple[str | None, str]:
-    """The name of the call, and why there is none."""
+    """What `load` says, and why there is nothing to load."""
     try:
         return load(build.built()), ""
     except build.NotBuilt as reason:
@@ -48,20 +51,20 @@ def _found() -> tuple[str | None, str]:
 
 
 def reason() -> str:
-    """Why the stock convolutions serve; '' when the native ones do."""
+    """Why the stock operations serve; '' when the native ones do."""
     if not _wanted:
         return "it is turned off (CNN_NATIVE=0)"
     return _found()[1]
 
 
 def enabled() -> bool:
-    """Whether float32 convolutions that are lowered for a CPU now become native calls."""
+    """Whether float32 convolutions and max pools that are lowered for a CPU now become native calls."""
     return _wanted and _found()[0] is not None
 
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
-    """Stock convolutions for what is compiled within. Forgets all compiled functions at both ends.
+    """Stock operations for what is compiled within. Forgets all compiled functions at both ends.
 
     The choice is made when a function is lowered, and JAX does not know it among the reasons to lower again.
     """
@@ -102,24 +105,41 @@ def call(
       kind: FORWARD (input, kernel), INPUT_GRADIENT (output, kernel) or KERNEL_GRADIENT (input, output).
       shape: of the result.
     """
+    low, high = zip(*padding, strict=True)
+    return _call(
+        "conv", (first, second), shape, kind=kind, strides=strides, dilation=dilation, low=low, high=high, groups=groups
+    )
+
+
+def pool(
+    kind: int,
+    moved: Any,
+    x: Any,
+    shape: Sequence[int],
+    window: Sequence[int],
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Any:
+    """One native max pooling, to be traced; as `call`, and windows may lie in the padding.
+
+    Args:
+      kind: MAX (input twice), TAKE (what is taken, input) or PUT (what is put, input).
+      shape: of the result.
+    """
+    low = [low for low, _ in padding]
+    return _call("pool", (moved, x), shape, kind=kind, window=window, strides=strides, dilation=dilation, low=low)
+
+
+def _call(name: str, operands: tuple, shape: Sequence[int], **attributes: int | Sequence[int]) -> Any:
     import jax
     import numpy as np
 
-    name, why = _found()
-    if name is None:
-        raise RuntimeError(f"there are no native convolutions: {why}")
-
-    def numbers(values: Sequence[int]) -> np.ndarray:
-        return np.array(tuple(values), np.int64)
-
-    return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct(tuple(shape), np.float32))(
-        first,
-        second,
-        kind=np.int64(kind),
-        strides=numbers(strides),
-        dilation=numbers(dilation),
-        low=numbers([low for low, _ in padding]),
-        high=numbers([high for _, high in padding]),
-        groups=np.int64(groups),
-        threads=np.int64(threads()),
-    )
+    build_name, why = _found()
+    if build_name is None:
+        raise RuntimeError(f"there are no native calls: {why}")
+    run = jax.ffi.ffi_call(f"cnn_{name}_{build_name}", jax.ShapeDtypeStruct(tuple(shape), np.float32))
+    numbers = attributes | {"threads": threads()}
+    # One number is an attribute of its own type: a NumPy scalar, not an array of no axes.
+    return run(*operands, **{key: np.int64(value) if np.ndim(value) == 0 else np.array(value, np.int64)
+                             for key, value in numbers.items()})

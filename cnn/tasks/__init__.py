@@ -13,6 +13,9 @@ TASKS: dict[str, Entry] = {
     "regression": Entry(
         "cnn.tasks.regression:regression", "numbers per series or picture: squared, absolute or Huber loss"
     ),
+    "segmentation": Entry(
+        "cnn.tasks.segmentation:segmentation", "one class for every pixel or voxel: cross entropy, Dice, focal, Tversky"
+    ),
     "labelling": Entry("cnn.tasks.labelling:labelling", "one class for every step of a series"),
 }
 

@@ -190,14 +190,18 @@ class Classification:
         return result
 
     def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-        """`ece`, `auroc`, `average_precision` (one versus rest, see `cnn.scores`) and, up to 200 classes,
-        `per_class`: [{class, precision, recall, f1, support}]."""
+        """`ece`, `auroc`, `average_precision` (one versus rest), `aurc` and `risk_at_80` (wrong answers where the
+        least confident fifth is refused), see `cnn.scores`; up to 200 classes `per_class`: [{class, precision, recall,
+        f1, support}]."""
         probs, label = np.asarray(predictions["probs"]), np.asarray(targets)
         area, precision = scores.one_versus_rest(probs, label)
+        refusing = scores.risk_coverage(probs, label)
         result: dict[str, Any] = {
             "ece": scores.reliability(probs, label).ece,
             "auroc": area,
             "average_precision": precision,
+            "aurc": refusing.area,
+            "risk_at_80": refusing.at(0.8),
         }
         if self.num_outputs <= CONFUSION_CLASSES:
             confusion = scores.confusion_matrix(probs.argmax(axis=1), label, self.num_outputs)

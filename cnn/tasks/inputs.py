@@ -28,10 +28,11 @@ def one_zero(info: DatasetInfo, input_shape: tuple[int, ...] | None = None) -> B
         leaves open.
     """
     shape = input_shape or tuple(size or FREE_SIZE for size in info.input_shape)
-    dtype = np.float32 if info.input_key == "series" else np.uint8
+    dtype = np.uint8 if info.input_key == "image" else np.float32
+    target = shape[:-1] if info.target_key == "mask" else info.target_shape
     return {
         info.input_key: np.zeros((1, *shape), dtype),
-        info.target_key: np.zeros((1, *info.target_shape), TARGETS[info.target_key]),
+        info.target_key: np.zeros((1, *target), TARGETS[info.target_key]),
         "valid": np.ones(1, bool),
     }
 

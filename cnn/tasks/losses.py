@@ -1,12 +1,14 @@
-"""Classification losses: per example, float32, from logits and soft targets."""
+"""Classification losses: per example (or step, or pixel), float32, from logits and soft targets."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cnn.data.order import Number
 from cnn.shapes import Logits, PerExample
 
-Targets = Float[Array, "*b k"]  # probabilities that sum to 1; axes between example and class: labelling
+Targets = Float[Array, "*b k"]  # probabilities that sum to 1; axes between example and class: labelling, segmentation
+Values = Float[Array, "*b"]
 
 
 def smooth(targets: Targets, smoothing: float) -> Targets:
@@ -14,7 +16,7 @@ def smooth(targets: Targets, smoothing: float) -> Targets:
     return (1 - smoothing) * targets + smoothing / targets.shape[-1]
 
 
-def softmax_cross_entropy(logits: Logits, targets: Targets) -> PerExample:
+def softmax_cross_entropy(logits: Targets, targets: Targets) -> Values:
     """-sum_k t_k log softmax(logits)_k, in nats."""
     return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
 
@@ -29,7 +31,7 @@ def binary_cross_entropy(logits: Logits, targets: Targets) -> PerExample:
     return -jnp.sum(targets * positive + (1 - targets) * negative, axis=-1)
 
 
-def focal(logits: Logits, targets: Targets, gamma: float) -> PerExample:
+def focal(logits: Targets, targets: Targets, gamma: Number) -> Values:
     """-sum_k t_k (1 - p_k)^gamma log p_k with p = softmax(logits): easy examples weigh less.
 
     Lin et al. 2017 (arXiv 1708.02002, equation 4) for several classes; gamma 0 is the cross entropy.

@@ -23,7 +23,8 @@ def draw(
     class_names: Sequence[str],
     directory: str,
 ) -> list[str]:
-    """Writes `confusion.png`, `per_class.png`, `reliability.png` and, where there are mistakes, `mistakes.png`.
+    """Writes `confusion.png`, `per_class.png`, `reliability.png`, `risk_coverage.png` and, where there are mistakes,
+    `mistakes.png`.
 
     Args:
       probs: [n, k].
@@ -43,6 +44,7 @@ def draw(
         "confusion": _confusion(confusion, class_names),
         "per_class": _per_class(confusion, class_names),
         "reliability": _reliability(scores.reliability(probs, label)),
+        "risk_coverage": _risk_coverage(scores.risk_coverage(probs, label)),
     }
     mistakes = _mistakes(probs, label, np.asarray(inputs), class_names)
     if mistakes is not None:
@@ -130,6 +132,20 @@ def _reliability(found: scores.Reliability) -> Any:
     bottom.bar(centre, found.count / max(found.count.sum(), 1), 0.92 * width, color=GREY)
     bottom.set(xlabel="confidence of the answer", ylabel="examples")
     bottom.yaxis.set_major_formatter("{x:.0%}")
+    return made
+
+
+def _risk_coverage(found: scores.RiskCoverage) -> Any:
+    made = figure(4.6, 3.6)
+    axes = made.add_subplot()
+    axes.plot(found.coverage, found.risk, color=BLUE, label="most confident answers first")
+    axes.axhline(found.risk[-1], ls="--", color=GREY, label="all answered, or a confidence that says nothing")
+    axes.set(xlabel="share of examples answered", ylabel="share of them wrong", xlim=(0, 1))
+    axes.set_ylim(0, max(1.15 * float(found.risk.max()), 0.01))
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.yaxis.set_major_formatter("{x:.1%}")
+    axes.set_title(f"Risk and coverage: area {found.area:.4f}")
+    axes.legend(fontsize=8, loc="upper left")
     return made
 
 

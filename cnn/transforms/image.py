@@ -1,15 +1,15 @@
 """Transforms of images: `image` uint8 `h w c` in 0..255 (stacked `b h w c` where batched)."""
 
 import dataclasses
-import functools
 import math
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import UInt8
 
 from cnn.data.order import Draws, Number
 from cnn.errors import UserError
+from cnn.transforms.masks import mask_moved, nearest
 
 Example = dict[str, Any]
 
@@ -47,6 +47,12 @@ def _filtered(
         for plane in np.moveaxis(image, -1, 0)
     ]
     return np.stack(planes, -1)
+
+
+def to_size(example: Example, height: int, width: int, method: str = "area") -> Example:
+    """The example with its image resized, and of its mask the nearest labels."""
+    image = {"image": resized(example["image"], height, width, method)}
+    return example | image | mask_moved(example, lambda mask: nearest(mask, height, width))
 
 
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -111,7 +117,7 @@ class ResizeShort:
         height, width = example["image"].shape[:2]
         factor = self.size / min(height, width)
         sides = max(self.size, round(height * factor)), max(self.size, round(width * factor))
-        return example | {"image": resized(example["image"], *sides, self.method)}
+        return to_size(example, *sides, self.method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,78 +132,25 @@ class Resize:
         pair(self.size)
 
     def __call__(self, example: Example, draws: Draws) -> Example:
-        return example | {"image": resized(example["image"], *pair(self.size))}
+        return to_size(example, *pair(self.size))
 
 
 @dataclasses.dataclass(frozen=True)
-class CenterCrop:
-    """Cuts out the middle.
-
-    Raises:
-      UserError: the image is smaller than the crop.
-    """
-
-    batched: ClassVar[bool] = True
-    key: ClassVar[str] = "image"
-    size: int | tuple[int, int]
-
-    def __post_init__(self):
-        pair(self.size)
-
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        image = example["image"]
-        (height, width), (have_h, have_w) = pair(self.size), image.shape[1:3]
-        if have_h < height or have_w < width:
-            raise UserError(
-                f"center_crop of {height}x{width} from an image of {have_h}x{have_w}; "
-                f"add resize_short=dict(size={max(height, width)}) before it"
-            )
-        top, left = (have_h - height) // 2, (have_w - width) // 2
-        return example | {"image": image[:, top : top + height, left : left + width]}
-
-
-@dataclasses.dataclass(frozen=True)
-class RandomResizedCrop:
-    """A random part of the image, resized (Szegedy et al. 2015, section 6, as most code does it).
-
-    Args:
-      size: pixels of the result.
-      area: range of the part's area, as a fraction of the image's.
-      aspect: range of its width / height, drawn on a logarithmic scale.
-    """
+class RandomScale:
+    """Resizes by a random factor in `factor` = (low, high), drawn on a logarithmic scale; a crop makes it a batch."""
 
     batched: ClassVar[bool] = False
     key: ClassVar[str] = "image"
-    attempts: ClassVar[int] = 10
-    size: int | tuple[int, int]
-    area: tuple[Number, Number] = (0.08, 1.0)
-    aspect: tuple[Number, Number] = (3 / 4, 4 / 3)
+    factor: tuple[Number, Number] = (0.5, 2.0)
 
     def __post_init__(self):
-        pair(self.size)
-        check_range("area", self.area, 0.0, 1.0)
-        check_range("aspect", self.aspect, 0.0, math.inf)
+        check_range("factor", self.factor, 0.0, math.inf)
 
     def __call__(self, example: Example, draws: Draws) -> Example:
-        image = example["image"]
-        top, left, height, width = self.box(*image.shape[:2], draws)
-        part = image[top : top + height, left : left + width]
-        return example | {"image": resized(part, *pair(self.size))}
-
-    def box(self, height: int, width: int, draws: Draws) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of the part."""
-        areas = draws.uniform(*self.area, (self.attempts,))[0] * (height * width)
-        low, high = np.log(self.aspect)
-        ratios = np.exp(draws.uniform(low, high, (self.attempts,))[0])
-        where = draws.uniform(shape=(2,))[0]
-        for area, ratio in zip(areas, ratios, strict=True):
-            h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-            if 0 < h <= height and 0 < w <= width:
-                return int(where[0] * (height - h + 1)), int(where[1] * (width - w + 1)), h, w
-        ratio = min(max(width / height, self.aspect[0]), self.aspect[1])  # the middle
-        h = min(height, max(1, round(width / ratio)))
-        w = min(width, max(1, round(height * ratio)))
-        return (height - h) // 2, (width - w) // 2, h, w
+        low, high = np.log(self.factor)
+        factor = float(np.exp(draws.uniform(low, high)[0]))
+        height, width = example["image"].shape[:2]
+        return to_size(example, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def check_range(name: str, value: tuple[Number, Number], low: Number, high: Number) -> None:
@@ -210,95 +163,6 @@ def check_probability(p: Number) -> None:
     """Raises ValueError where `p` is no probability."""
     if not 0 <= p <= 1:
         raise ValueError(f"p must be in 0..1, got {p}")
-
-
-@dataclasses.dataclass(frozen=True)
-class PadCrop:
-    """Pads by `padding` pixels and crops back to the old size at a random place (He et al. 2015, 4.2).
-
-    Args:
-      mode: what the border holds: 'zero' or 'reflect'.
-    """
-
-    batched: ClassVar[bool] = True
-    key: ClassVar[str] = "image"
-    padding: int = 4
-    mode: str = "zero"
-
-    def __post_init__(self):
-        check_translation(self.padding, self.mode)
-
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        image = example["image"]
-        offsets = draws.integers(0, 2 * self.padding + 1, (2,))
-        return example | {"image": translated(image, offsets, self.padding, self.mode)}
-
-
-_PAD_MODES = {"zero": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-
-
-def check_translation(amount: int, mode: str) -> None:
-    """Raises ValueError for an impossible amount or border mode."""
-    if amount < 0:
-        raise ValueError(f"must move by 0 or more, got {amount}")
-    if mode not in _PAD_MODES:
-        raise ValueError(f"mode must be one of {', '.join(_PAD_MODES)}, got '{mode}'")
-
-
-def translated(
-    x: Num[np.ndarray, "b *space c"], offsets: Num[np.ndarray, "b r"], amount: int, mode: str
-) -> Num[np.ndarray, "b *space c"]:
-    """x padded by `amount` on both sides of every spatial axis, then cropped back at `offsets`."""
-    sides = [(0, 0)] + [(amount, amount)] * (x.ndim - 2) + [(0, 0)]
-    if mode == "zero":  # np.pad is slow for small arrays
-        shape = [size + 2 * side[0] for size, side in zip(x.shape, sides, strict=True)]
-        padded = np.zeros(shape, x.dtype)
-        padded[(slice(None), *[slice(amount, amount + size) for size in x.shape[1:-1]])] = x
-    else:
-        padded = np.ascontiguousarray(np.pad(x, sides, mode=_PAD_MODES[mode]))
-    # A row of the result (last spatial axis and channels) is one run of memory: gather rows, not values.
-    pixel, width = x.shape[-1] * x.itemsize, x.shape[-2]
-    starts, strides = _rows(x.shape[:-1], padded.shape[1:-1])
-    starts = starts + (offsets @ strides).reshape(-1, *[1] * (x.ndim - 3))
-    runs = padded.nbytes // pixel - width + 1
-    windows = np.ndarray(runs, f"V{width * pixel}", buffer=padded, strides=(pixel,))
-    return windows[starts].view(x.dtype).reshape(x.shape)
-
-
-@functools.lru_cache(maxsize=32)
-def _rows(shape: tuple[int, ...], padded: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """First pixel of every row when nothing moves, and how many pixels one step along an axis is."""
-    count = np.arange(shape[0] * math.prod(padded)).reshape(shape[0], *padded)
-    rows = count[(slice(None), *[slice(size) for size in shape[1:-1]], 0)].copy()
-    return rows, np.array([math.prod(padded[axis + 1 :]) for axis in range(len(padded))])
-
-
-@dataclasses.dataclass(frozen=True)
-class Flip:
-    """Mirrors with probability p along one axis: 'w' (left-right), 'h' (upside down), 't' (time)."""
-
-    batched: ClassVar[bool] = True
-    p: Number = 0.5
-    axis: str = "w"
-
-    def __post_init__(self):
-        check_probability(self.p)
-        if self.axis not in ("w", "h", "t"):
-            raise ValueError(f"axis must be w, h or t, got '{self.axis}'")
-
-    @property
-    def key(self) -> str:
-        """What it mirrors."""
-        return "series" if self.axis == "t" else "image"
-
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        x = example[self.key]
-        axis = 2 if self.axis == "w" else 1
-        chosen = np.flatnonzero(draws.bernoulli(self.p))
-        out = x.copy(order="C")
-        pixels = out.view(f"V{x.shape[-1] * x.itemsize}")  # mirrors pixels, not channels: much faster
-        pixels[chosen] = np.flip(pixels[chosen], axis)
-        return example | {self.key: out}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Transforms of series: `series` float32 `t c` (stacked `b t c`). Shift takes images too."""
+"""Transforms of series: `series` float32 `t c` (stacked `b t c`). Shift takes images too, Scale and Noise volumes."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnn.data.order import Draws, Number
-from cnn.transforms.image import check_range, check_translation, translated
+from cnn.transforms.geometry import check_translation, translated_example
+from cnn.transforms.image import check_range
 
 Example = dict[str, Any]
 
@@ -20,7 +21,7 @@ class Shift:
     """
 
     batched: ClassVar[bool] = True
-    key: ClassVar[None] = None
+    key: ClassVar[tuple[str, ...]] = ("series", "image")
     size: int = 1
     mode: str = "zero"
 
@@ -31,32 +32,33 @@ class Shift:
         key = "series" if "series" in example else "image"
         x = example[key]
         offsets = draws.integers(0, 2 * self.size + 1, (x.ndim - 2,))
-        return example | {key: translated(x, offsets, self.size, self.mode)}
+        return translated_example(example, key, offsets, self.size, self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Multiplies a series by one random factor in `factor` = (low, high)."""
+    """Multiplies a series or a volume by one random factor in `factor` = (low, high)."""
 
     batched: ClassVar[bool] = True
-    key: ClassVar[str] = "series"
+    key: ClassVar[tuple[str, ...]] = ("series", "volume")
     factor: tuple[Number, Number] = (0.9, 1.1)
 
     def __post_init__(self):
         check_range("factor", self.factor, 0.0, float("inf"))
 
     def __call__(self, example: Example, draws: Draws) -> Example:
-        x = example["series"]
+        key = "series" if "series" in example else "volume"
+        x = example[key]
         factor = draws.uniform(*self.factor).astype(np.float32)
-        return example | {"series": x * factor[:, None, None]}
+        return example | {key: x * factor.reshape(-1, *(1,) * (x.ndim - 1))}
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Adds independent Gaussian noise of standard deviation `std` to every value of a series."""
+    """Adds independent Gaussian noise of standard deviation `std` to every value of a series or a volume."""
 
     batched: ClassVar[bool] = True
-    key: ClassVar[str] = "series"
+    key: ClassVar[tuple[str, ...]] = ("series", "volume")
     std: Number = 0.02
 
     def __post_init__(self):
@@ -64,6 +66,7 @@ class Noise:
             raise ValueError(f"std must not be negative, got {self.std}")
 
     def __call__(self, example: Example, draws: Draws) -> Example:
-        x = example["series"]
+        key = "series" if "series" in example else "volume"
+        x = example[key]
         noise = draws.normal(x.shape[1:]) * self.std
-        return example | {"series": x + noise.astype(np.float32)}
+        return example | {key: x + noise.astype(np.float32)}

@@ -1,8 +1,9 @@
-"""What each convolution costs on this machine's CPU: XLA's own, plain JAX, oneDNN, and PyTorch where it is.
+"""What each convolution and pooling costs on this machine's CPU: XLA's own, ours, and PyTorch where it is.
 
     python -m experiments.benchmarks.conv [--threads=2] [--rounds=10] [--only=depthwise]
 
-All forms of one operation run in turn, round after round; the table has medians of wall time, the range from
+Ours are plain JAX and oneDNN for convolutions, and a native call for max pooling. All forms of one operation run
+in turn, round after round; the table has medians of wall time, the range from
 the 10th to the 90th percentile, CPU time, and how many times faster than XLA's own each is. A line says where
 XLA's own has become as fast: then that form is no longer needed.
 """
@@ -45,6 +46,28 @@ ROWS = (
     Row("3-D", 4, (16, 28, 28), 32, 32, 3),
     Row("batch 1, 3x3", 1, (28, 28), 128, 128, 3),
     Row("batch 1, depthwise 7x7", 1, (28, 28), 192, 192, 7, 1, 192),
+)
+
+
+class Pool(NamedTuple):
+    """One max pooling with channels that stay; rank from `space`."""
+
+    name: str
+    batch: int
+    space: tuple[int, ...]
+    channels: int
+    window: int
+    stride: int
+    padding: int
+
+
+POOLS = (
+    Pool("max pool 3x3 stride 2", 16, (64, 64), 64, 3, 2, 1),
+    Pool("max pool 2x2 stride 2", 16, (56, 56), 128, 2, 2, 0),
+    Pool("max pool 3x3 stride 1", 16, (28, 28), 256, 3, 1, 1),
+    Pool("max pool 1-D", 32, (512,), 128, 3, 2, 1),
+    Pool("max pool 3-D", 4, (16, 28, 28), 32, 2, 2, 0),
+    Pool("batch 1, max pool 3x3", 1, (112, 112), 64, 3, 2, 1),
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
 AS_FAST = 1.05
@@ -90,10 +113,17 @@ def ours(row: Row, arrays: tuple[np.ndarray, ...]) -> list[dict[str, Callable[[]
         (lambda y, kernel: lowering.input_gradient(y, kernel, spec, x.shape[1:-1]), y, kernel),
         (lambda x, y: lowering.kernel_gradient(x, y, spec, kernel.shape[:-2]), x, y),
     )
-    found: list[dict[str, Callable[[], Any]]] = [{}, {}, {}]
     forms = {"XLA": (onednn.off, taps.off), "plain JAX": (onednn.off,), "oneDNN": ()}
     if not onednn.enabled():
         del forms["oneDNN"]
+    return compiled_forms(forms, passes)
+
+
+def compiled_forms(forms: dict[str, tuple], passes: tuple[tuple, ...]) -> list[dict[str, Callable[[], Any]]]:
+    """Each pass (function, *operands) compiled under the switches of each form: for each pass {name: call}."""
+    import jax
+
+    found: list[dict[str, Callable[[], Any]]] = [{} for _ in passes]
     for name, switches in forms.items():
         with contextlib.ExitStack() as stack:
             for switch in switches:
@@ -144,15 +174,58 @@ def measure(row: Row, rounds: int, threads: int) -> None:
     )
     arrays = tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     sizes = f"{row.batch} x {'x'.join(map(str, row.space))}, {row.inputs} -> {row.outputs}"
-    print(f"{row.name}: {sizes}, groups {row.groups}")
-    for name, mine, theirs in zip(PASSES, ours(row, arrays), torchs(row, arrays, threads), strict=True):
-        forms = {**mine, **theirs}
+    show(f"{row.name}: {sizes}, groups {row.groups}", ours(row, arrays), torchs(row, arrays, threads), rounds)
+
+
+def measure_pool(row: Pool, rounds: int, threads: int) -> None:
+    """Prints the lines of one pooling."""
+    import jax
+
+    from cnn.layers.pool import max_pool
+    from cnn.native import onednn
+
+    def pool(x: Any) -> Any:
+        return max_pool(x, row.window, row.stride, row.padding)
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((row.batch, *row.space, row.channels)).astype(np.float32)
+    y = rng.standard_normal(jax.eval_shape(pool, x).shape).astype(np.float32)
+    forms = {"XLA": (onednn.off,)} | ({"native": ()} if onednn.enabled() else {})
+    xs, ys = jax.device_put((x, y))
+    mine = compiled_forms(forms, ((pool, xs), (lambda x, y: jax.vjp(pool, x)[1](y)[0], xs, ys)))
+    sizes = f"{row.batch} x {'x'.join(map(str, row.space))}, {row.channels} channels"
+    show(f"{row.name}: {sizes}", mine, torchs_pool(row, x, y, threads), rounds)
+
+
+def torchs_pool(row: Pool, x: np.ndarray, y: np.ndarray, threads: int) -> list[dict[str, Callable[[], Any]]]:
+    """The same in PyTorch, channels last; empty where it is not installed, and in 1-D, which it has no layout for."""
+    try:
+        import torch
+    except ImportError:
+        return [{}, {}]
+    rank = len(row.space)
+    if rank == 1:
+        return [{}, {}]
+    torch.set_num_threads(threads)
+    xs, ys = (torch.from_numpy(np.moveaxis(array, -1, 1)) for array in (x, y))  # strides stay: channels last
+    name = f"max_pool{rank}d_with_indices"
+    forward, backward = (getattr(torch.ops.aten, name + end) for end in ("", "_backward"))
+    sizes = [row.window] * rank, [row.stride] * rank, [row.padding] * rank, [1] * rank, False
+    indices = forward(xs, *sizes)[1]
+    return [{"PyTorch": lambda: forward(xs, *sizes)}, {"PyTorch": lambda: backward(ys, xs, *sizes, indices)}]
+
+
+def show(title: str, ours: list[dict], theirs: list[dict], rounds: int) -> None:
+    """Runs the forms of each pass in turn and prints their lines."""
+    print(title)
+    for name, mine, others in zip(PASSES, ours, theirs, strict=False):  # pooling has no kernel
+        forms = {**mine, **others}
         interleaved(forms, 1)
         times = interleaved(forms, rounds)
         for form, taken in times.items():
             stock = times["XLA"] if form != "XLA" else None
             print(f"  {name if stock is None else '':<16}{form:<10}{cell(taken, stock)}")
-        best = min(np.median(times[form].wall) for form in mine if form != "XLA")
+        best = min((np.median(times[form].wall) for form in mine if form != "XLA"), default=0.0)
         if np.median(times["XLA"].wall) <= AS_FAST * best:
             print(f"  {'':<16}XLA's own is as fast here")
 
@@ -176,6 +249,9 @@ def main() -> None:
     for row in ROWS:
         if args.only in row.name:
             measure(row, args.rounds, len(cores))
+    for pool in POOLS:
+        if args.only in pool.name:
+            measure_pool(pool, args.rounds, len(cores))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What a training step of each family needs on a TPU: it is compiled for one, which need not be there.
 
     pip install -e '.[preflight]'      # libtpu, on Linux x86-64
-    python experiments/benchmarks/tpu.py [MODEL ...] [--topology=v5e:2x2] [--batch=64] [--out=runs/tpu.csv]
+    python experiments/benchmarks/tpu.py [MODEL ...] [--topology=v5e:2x2] [--batch=64] [--space=1] [--out=runs/tpu.csv]
 
 The step is the trainer's own (`make_train_step`: uint8 pictures, forward and backward pass, SGD with momentum and
 weight decay) in bfloat16, data parallel over all chips of the topology. The columns are the compiler's: operations,
 bytes and memory of one chip, collectives in the program. They say that the step compiles and fits, not how fast it
 runs. The compiler's lowest effort (O0) is asked for: its peak is 1 to 2 % above that of the default.
+
+Networks that give pixels (unet, unet3d, ...) have a class for every pixel to learn, and are compiled where they are
+named. `--space=4` splits each example along its first axis over four chips, which then share a batch.
 
 Every network is compiled in a process of its own, because a compiler that crashes takes its process along; where a
 batch does not fit, half of it is tried. Rows are kept in `--out`, and those of the same code and versions are not
@@ -30,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.errors import unknown
-from cnn.models import MODELS, facts
+from cnn.models import MODELS, TASK_OF, facts
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cnn/layers", "cnn/models", "cnn/tasks", "cnn/optim.py", "cnn/state.py", "cnn/step.py")
@@ -47,7 +50,7 @@ COLUMNS = {
     "compile_s": "compile s",
     "error": "error",
 }
-KEYS = ("topology", "asked", "code", *COLUMNS)
+KEYS = ("topology", "space", "asked", "code", *COLUMNS)
 # Only the first is needed; the others keep libtpu from asking for a TPU's metadata and from locking out its like.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -65,11 +68,11 @@ COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|reduce-scatter|collective-pe
 
 
 def representatives() -> list[str]:
-    """One network per file of MODELS that takes colour pictures."""
+    """One network per file of MODELS that gives colour pictures classes."""
     stored = facts.stored()
     families: dict[str, list[str]] = {}
     for name, entry in MODELS.items():
-        if len(entry.input) == 3 and entry.input[-1] == 3:
+        if len(entry.input) == 3 and entry.input[-1] == 3 and entry.gives == "classes":
             families.setdefault(entry.target.partition(":")[0], []).append(name)
     return [
         min(names, key=lambda name: abs(math.log(stored[name].macs / stored[LIKE].macs)))
@@ -100,16 +103,16 @@ def chips(topology: str) -> list[Any]:
     return topologies.get_topology_desc(topology, "tpu", **options).devices
 
 
-def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
-    """The row of one network; `batch` is per chip. Raises what the compiler raises."""
+def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, Any]:
+    """The row of one network; `space` chips share `batch` examples. Raises what the compiler raises."""
     import jax
     import jax.numpy as jnp
     import numpy as np
-    from jax.sharding import AxisType, Mesh
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     from cnn import config, tree
     from cnn.data.info import DatasetInfo
-    from cnn.mesh import batch_sharding, replicated
+    from cnn.mesh import replicated
     from cnn.models import build_model
     from cnn.optim import make_optimizer, make_schedule
     from cnn.state import init_variables, new_state
@@ -119,20 +122,24 @@ def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     jax.config.update("jax_optimization_level", "O0")
     entry, c = MODELS[name], config.default()
     c.optim.weight_decay = 1e-4
-    info = DatasetInfo("pictures", "image", entry.input, tuple(map(str, range(entry.classes))))
-    task = build_task("classification", info, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    channels, classes = entry.input[-1], tuple(map(str, range(entry.classes)))
+    key = "image" if len(entry.input) == 3 else "volume"
+    target = ("mask", entry.input[:-1]) if entry.gives == "pixels" else ("label", ())
+    info = DatasetInfo("zeros", key, entry.input, classes, *target)
+    task = build_task(TASK_OF[entry.gives], info, (0.5,) * channels, (0.25,) * channels)
     model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
     shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
     tx = make_optimizer(c.optim, schedule, shapes["params"])
     state = jax.eval_shape(lambda variables: new_state(variables, tx, ema=False), shapes)
-    mesh = Mesh(np.array(chips(topology)), ("data",), axis_types=(AxisType.Auto,))
-    one = task.init_batch()
-    rows = {k: jax.ShapeDtypeStruct((batch * mesh.size, *v.shape[1:]), v.dtype) for k, v in one.items()}
+    mesh = Mesh(np.array(chips(topology)).reshape(-1, space), ("data", "space"), axis_types=(AxisType.Auto,) * 2)
+    one, count = task.init_batch(), batch * mesh.shape["data"]
+    rows = {k: jax.ShapeDtypeStruct((count, *v.shape[1:]), v.dtype) for k, v in one.items()}
+    split = {k: NamedSharding(mesh, PartitionSpec(*("data", "space")[: v.ndim])) for k, v in one.items()}
     step = jax.jit(
         make_train_step(model, task, tx, schedule, seed=0),
         donate_argnums=0,
-        in_shardings=(replicated(mesh), batch_sharding(mesh)),
+        in_shardings=(replicated(mesh), split),
         out_shardings=(replicated(mesh), replicated(mesh)),
     )
     begin = time.perf_counter()
@@ -149,9 +156,10 @@ def compile_step(name: str, topology: str, batch: int) -> dict[str, Any]:
     }
 
 
-def in_a_process(name: str, topology: str, batch: int) -> dict[str, Any]:
+def in_a_process(name: str, topology: str, batch: int, space: int) -> dict[str, Any]:
     """`compile_step` elsewhere; {'error': one line} where it fails, crashes or takes too long."""
-    command = [sys.executable, __file__, name, f"--topology={topology}", f"--batch={batch}", "--here"]
+    how = (f"--topology={topology}", f"--batch={batch}", f"--space={space}")
+    command = [sys.executable, __file__, name, *how, "--here"]
     try:
         done = subprocess.run(
             command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=LIMIT_S
@@ -165,26 +173,26 @@ def in_a_process(name: str, topology: str, batch: int) -> dict[str, Any]:
     return {"error": said.strip()[:200]}
 
 
-def row_of(name: str, topology: str, asked: int, code: str) -> dict[str, Any]:
-    """The row of one network at the largest of `asked`, `asked` / 2, ... images per chip that fits."""
+def row_of(name: str, topology: str, asked: int, code: str, space: int = 1) -> dict[str, Any]:
+    """The row of one network at the largest of `asked`, `asked` / 2, ... examples per `space` chips that fits."""
     batch = asked
     while True:
-        found = in_a_process(name, topology, batch)
+        found = in_a_process(name, topology, batch, space)
         if NO_MEMORY not in found.get("error", "") or batch == 1:
             break
         batch //= 2
     shape = "x".join(map(str, MODELS[name].input))
-    fixed = {"model": name, "topology": topology, "asked": asked, "code": code, "batch": batch, "input": shape}
-    return dict.fromkeys(KEYS, "") | fixed | found
+    fixed = {"model": name, "topology": topology, "space": space, "asked": asked, "code": code}
+    return dict.fromkeys(KEYS, "") | fixed | {"batch": batch, "input": shape} | found
 
 
 def read(file: Path) -> dict[tuple[str, ...], dict[str, str]]:
-    """The rows that a file keeps, by model, topology, batch that was asked for, and code."""
+    """The rows that a file keeps, by model, topology, chips per example, batch that was asked for, and code."""
     if not file.exists():
         return {}
     with open(file, encoding="utf-8", newline="") as text:
         rows = list(csv.DictReader(text))
-    return {(row["model"], row["topology"], row["asked"], row["code"]): row for row in rows}
+    return {tuple(row.get(key, "") for key in ("model", "topology", "space", "asked", "code")): row for row in rows}
 
 
 def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -210,7 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="of `cnn list models`; default: one per family")
     parser.add_argument("--topology", default="v5e:2x2", help="such as v4:2x2x1, v5e:1x1, v5p:2x2x1, v6e:2x2")
-    parser.add_argument("--batch", type=int, default=64, help="pictures per chip")
+    parser.add_argument("--batch", type=int, default=64, help="examples per chip")
+    parser.add_argument("--space", type=int, default=1, help="chips that share --batch examples, split along depth")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "tpu.csv")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -218,24 +227,25 @@ def main() -> None:
         print("not run: libtpu is not installed (Linux x86-64 only); pip install -e '.[preflight]'")
         return
     if args.here:
-        print(json.dumps(compile_step(args.models[0], args.topology, args.batch)))
+        print(json.dumps(compile_step(args.models[0], args.topology, args.batch, args.space)))
         return
     names = args.models or representatives()
     for name in names:
         if name not in MODELS:
             raise SystemExit(str(unknown("model", name, MODELS)))
-    if args.batch < 1:
-        raise SystemExit(f"--batch is {args.batch}, it must be at least 1")
+    if min(args.batch, args.space) < 1:
+        raise SystemExit(f"--batch is {args.batch} and --space {args.space}; they must be at least 1")
     code, kept, shown = code_version(), read(args.out), []
     for index, name in enumerate(names, 1):
-        key = (name, args.topology, str(args.batch), code)
+        key = (name, args.topology, str(args.space), str(args.batch), code)
         if key not in kept or kept[key]["error"]:
             print(f"{index}/{len(names)} {name}", file=sys.stderr, flush=True)
-            kept[key] = row_of(name, args.topology, args.batch, code)
+            kept[key] = row_of(name, args.topology, args.batch, code, args.space)
             write(args.out, kept.values())
         shown.append(kept[key])
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("jax", "libtpu"))
-    print(f"bfloat16 training step, {args.topology}, numbers of one chip; {versions}, O0\n\n{table(shown)}")
+    split = f" ({args.space} per example)" if args.space > 1 else ""
+    print(f"bfloat16 training step, {args.topology}{split}, numbers of one chip; {versions}, O0\n\n{table(shown)}")
     failed = [row["model"] for row in shown if row["error"]]
     if failed:
         raise SystemExit(f"did not compile: {', '.join(failed)}")

@@ -17,6 +17,7 @@ class Row:
       options: for the foreign constructor; `ours` for our model, where the library's network is not quite ours.
       damp: of `formula.tensor`; below 1 where many residual blocks make the signal grow until float32 is chaotic
         (EfficientNet v2-S: PyTorch in float32 and in float64 differ by half of the largest logit).
+      every: of logits of pixels, this row and column of each so many is kept.
     """
 
     model: str
@@ -27,8 +28,10 @@ class Row:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     ours: dict[str, Any] = dataclasses.field(default_factory=dict)
     damp: float = 1.0
+    every: int = 4
 
 
+PIXELS, AUX = {"weights_backbone": None, "aux_loss": True}, {"aux": True}
 ROWS = {
     "resnet18": Row("resnet18", "torchvision", "resnet18", train=True),
     "resnet50": Row("resnet50", "timm", "resnet50"),
@@ -76,4 +79,24 @@ ROWS = {
     "repvgg_a0": Row("repvgg_a0", "timm", "repvgg_a0"),
     "nf_resnet50": Row("nf_resnet50", "timm", "nf_resnet50"),
     "nfnet_f0": Row("nfnet_f0", "timm", "nfnet_f0", damp=0.5),
+    # Pixels; sizes that no stride divides.
+    "fcn_resnet50": Row("fcn_resnet50", "torchvision", "fcn_resnet50", size=75, options=PIXELS, ours=AUX),
+    "deeplabv3_resnet50": Row(
+        "deeplabv3_resnet50", "torchvision", "deeplabv3_resnet50", size=75, options=PIXELS, ours=AUX
+    ),
+    "deeplabv3_mobilenet_v3_large": Row(
+        "deeplabv3_mobilenet_v3_large",
+        "torchvision",
+        "deeplabv3_mobilenet_v3_large",
+        size=75,
+        options=PIXELS,
+        ours=AUX,
+    ),
+    "lraspp_mobilenet_v3_large": Row(
+        "lraspp_mobilenet_v3_large",
+        "torchvision",
+        "lraspp_mobilenet_v3_large",
+        size=75,
+        options={"weights_backbone": None},
+    ),
 }

@@ -3,8 +3,9 @@
     pip install -e '.[parity]'
     python -m experiments.parity.torch_logits [NAME ...]      # writes tests/models/parity/NAME.npz
 
-Each file has the logits [k], the names and shapes of the state in PyTorch's layout, and for some networks (every
-16th channel of) the running statistics after one step of training mode. Networks are full size, pictures small.
+Each file has the logits [k], or some of those of all pixels [h, w, k], the names and shapes of the state in PyTorch's
+layout, and for some networks (every 16th channel of) the running statistics after one step of training mode. Networks
+are full size, pictures small.
 """
 
 import functools
@@ -51,6 +52,13 @@ def build(row: Row):
     return module.eval(), state
 
 
+def _of_pixels(answer: dict[str, Any], every: int) -> dict[str, Any]:
+    """`logits` and, where there is an auxiliary head, `aux`, [h, w, k]."""
+    names = {"out": "logits", "aux": "aux"}
+    kept = {names[key]: value[0, :, ::every, ::every].numpy().transpose(1, 2, 0) for key, value in answer.items()}
+    return kept | {"every": np.int64(every)}
+
+
 def store(name: str, row: Row) -> None:
     """Runs one network and writes its file."""
     import torch
@@ -58,8 +66,9 @@ def store(name: str, row: Row) -> None:
     module, state = build(row)
     image = torch.from_numpy(formula.picture((row.size, row.size, 3)).transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
-        logits = module(image)[0].numpy()
-        found = {"logits": logits, "size": np.int64(row.size)}
+        answer = module(image)
+        found = _of_pixels(answer, row.every) if isinstance(answer, dict) else {"logits": answer[0].numpy()}
+        found["size"] = np.int64(row.size)
         if row.train:
             module.train()
             module(torch.cat([image, image.flip(-1), -image, image.flip(-2)]))
@@ -70,6 +79,7 @@ def store(name: str, row: Row) -> None:
             }
     layout = [[key, list(value.shape)] for key, value in state.items() if value.is_floating_point()]
     described = {"library": row.library, "model": row.model, "options": row.ours, "damp": row.damp}
+    logits = found["logits"]
     found["layout"] = np.array(json.dumps(described | {"state": layout}))
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / f"{name}.npz", **found)

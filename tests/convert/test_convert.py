@@ -273,6 +273,24 @@ def test_a_converted_file_is_an_ordinary_checkpoint(here, capfd, compared, resne
     assert "'mine' holds checkpoints already" in capfd.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_network_for_pixels_becomes_a_checkpoint_of_segmentation(tmp_path, monkeypatch, capfd):
+    from experiments.parity import formula
+
+    stored = Path(__file__).parents[1] / "models" / "parity" / "lraspp_mobilenet_v3_large.npz"
+    with np.load(stored, allow_pickle=False) as file:
+        layout = json.loads(str(file["layout"]))
+    monkeypatch.chdir(tmp_path)
+    np.savez("lraspp.npz", **{key: formula.tensor(key, shape) for key, shape in layout["state"]})
+    argv = ["convert", "lraspp.npz", "--model=lraspp_mobilenet_v3_large", "--size=64", "--out=mine", "--json"]
+    assert cli.main(argv) == 0, capfd.readouterr().err
+    report = json.loads(capfd.readouterr().out)
+    assert report["layout"] == "torchvision" and len(report["classes"]) == 21 and report["parameters"] == 3_221_538
+    _, meta = checkpoint.load_variables(checkpoint.find("mine"))
+    assert meta["card"]["task"] == "segmentation" and meta["card"]["target"] == "mask"
+    assert meta["card"]["eval_transforms"]["resize_short"]["size"] == 64
+
+
 def test_the_text_report_the_default_folder_and_the_head_s_size(here, capfd):
     assert cli.main(["convert", "resnet18.pth", "--model=resnet18"]) == 0, capfd.readouterr().err
     out = capfd.readouterr().out

@@ -112,10 +112,11 @@ def test_fake_data(name):
     source, again = dataset.source("train"), opened(name, fake=True).source("train")
     target = source.arrays[dataset.info.target_key]
     assert np.array_equal(target, again.arrays[dataset.info.target_key])
-    assert target.shape == (64, *dataset.info.target_shape) and target.dtype == TARGETS[dataset.info.target_key]
+    assert len(target) == 64 and target.dtype == TARGETS[dataset.info.target_key]
     value = source.arrays[dataset.info.input_key]
-    for have, want in zip(value.shape[1:], dataset.info.input_shape, strict=True):
-        assert want in (None, have)
+    for array, wanted in ((value, dataset.info.input_shape), (target, dataset.info.target_shape)):
+        for have, want in zip(array.shape[1:], wanted, strict=True):
+            assert want in (None, have)
     if dataset.info.class_names:
         assert 0 <= target.min() and target.max() < dataset.info.num_classes
     assert len(dataset.source("train[:90%]")) == 58

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnn import config
 from cnn.data import open_dataset
-from cnn.data.folder import _split_of
+from cnn.data.folder import split_of
 from cnn.data.images import BadImage, decode_image
 from cnn.data.pipeline import TrainBatches
 from cnn.errors import UserError
@@ -55,7 +55,7 @@ def test_a_new_file_moves_no_other(image_folder, picture):
 
 
 def test_split_fractions():
-    found = [_split_of(f"c/{i}.jpg") for i in range(5000)]
+    found = [split_of(f"c/{i}.jpg") for i in range(5000)]
     assert abs(found.count("train") - 4000) < 120 and abs(found.count("validation") - 500) < 90
 
 

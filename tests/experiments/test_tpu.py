@@ -20,7 +20,7 @@ def test_every_family_of_pictures_has_one_network():
 def test_half_the_batch_is_tried_until_it_fits(monkeypatch):
     tried = []
 
-    def compiler(name, topology, batch):
+    def compiler(name, topology, batch, space):
         tried.append(batch)
         return {"peak_gib": "1.00"} if batch <= 16 else {"error": f"{tpu.NO_MEMORY}: Ran out of memory"}
 
@@ -33,7 +33,7 @@ def test_half_the_batch_is_tried_until_it_fits(monkeypatch):
 def test_rows_of_the_same_code_are_not_made_again(monkeypatch, tmp_path, capsys):
     made = []
 
-    def compiler(name, topology, batch):
+    def compiler(name, topology, batch, space):
         made.append(name)
         return {"peak_gib": "1.00"} if name == "resnet18" else {"error": "it fell over"}
 
@@ -67,6 +67,9 @@ def test_without_libtpu_it_says_so(monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_small_network_compiles():
     pytest.importorskip("libtpu")
-    row = tpu.in_a_process("resnet18_cifar", "v5e:2x2", 8)
+    row = tpu.in_a_process("resnet18_cifar", "v5e:2x2", 8, 1)
     assert "error" not in row
     assert float(row["peak_gib"]) > 0 and row["collectives"] > 0
+    shared = tpu.in_a_process("resnet18_cifar", "v5e:2x2", 8, 4)  # rows of the pictures over four chips
+    assert "error" not in shared
+    assert float(shared["gflop_per_image"]) < float(row["gflop_per_image"]) / 2

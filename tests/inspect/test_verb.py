@@ -140,6 +140,15 @@ def test_a_dense_network_is_told_without_convolution(tmp_path):
     assert "No convolution" in page.headings and "Convolution" not in page.headings
 
 
+@pytest.mark.slow
+def test_a_network_for_pixels_is_told(tmp_path):
+    model = build_model("unet", {"num_classes": 2, "widths": (4, 4)})
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 12, 10, 3)), train=False)
+    found, page = told(tmp_path, Network(model, variables), noise((12, 10, 3))[0])
+    assert found.target is None and any(name.startswith("decoder1") for name in found.equivariance)
+    assert "Equivariance: does the map move when the input moves?" in page.headings
+
+
 MISTAKES = [
     ("{run}/none.png", "is no file; give one image"),
     ("{run}/data", "is no file; give one image"),

@@ -122,6 +122,26 @@ def test_gradient_equals_finite_differences(mode):
     check_grads(f, (x, params), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
+def test_second_derivatives_are_those_of_the_plain_formula():
+    x, scale = jnp.asarray(data((4, 3, 2))), jnp.array([1.5, -0.5])
+    layer, stats = BatchNorm(), {"mean": jnp.ones(2), "var": jnp.ones(2)}
+
+    def ours(scale, x):
+        variables = {"params": {"scale": scale, "bias": jnp.zeros(2)}, "batch_stats": stats}
+        return layer.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    def plain(scale, x):
+        mean, var = (f(axis=(0, 1), keepdims=True) for f in (x.mean, x.var))
+        return (x - mean) / jnp.sqrt(var + EPSILON) * scale[None, None]
+
+    def twice(function):
+        grad = jax.grad(lambda scale, x: jnp.sum(jnp.sin(function(scale, x)) * jnp.cos(x)), (0, 1))
+        return jax.jit(jax.jvp, static_argnums=0)(grad, (scale, x), (jnp.sin(scale), jnp.cos(3 * x)))
+
+    for found, want in zip(jax.tree.leaves(twice(ours)), jax.tree.leaves(twice(plain)), strict=True):
+        np.testing.assert_allclose(found, want, atol=2e-5)
+
+
 def test_compute_type():
     x = jnp.asarray(data()).astype(jnp.bfloat16)
     y, new = apply("global", x, dtype=jnp.bfloat16)
@@ -141,8 +161,8 @@ def test_unknown_mode(mode):
 
 
 def test_unknown_norm():
-    with pytest.raises(UserError, match="unknown norm 'instance'.*batch, group, layer, none"):
-        make_norm("instance", "global", jnp.float32)
+    with pytest.raises(UserError, match="unknown norm 'weight'.*batch, group, instance, layer, none"):
+        make_norm("weight", "global", jnp.float32)
 
 
 @pytest.mark.parametrize("mode", ["global", "group:2", "group:1"])

@@ -1,4 +1,4 @@
-"""Every entry of MODELS keeps the backbone contract, and its numbers are the published ones.
+"""Every entry of MODELS that gives classes keeps the backbone contract, and its numbers are the published ones.
 
 Real sizes are only traced (`facts.measure`); what needs numbers runs on the small copy that each family names
 in `TINY`. A new entry is tested without a line here; its published counts belong into published.csv. Coverage is
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from cnn.errors import UserError
 from cnn.layers.norm import BatchNorm, GroupNorm, LayerNorm
@@ -24,6 +25,7 @@ from cnn.models.backbone import Backbone
 from cnn.tables import option_names, resolve
 
 CLASSES = 7
+CLASSIFIERS = [name for name, entry in MODELS.items() if entry.gives == "classes"]  # the others: test_dense.py
 with open(Path(__file__).with_name("published.csv"), newline="") as _file:
     PUBLISHED = list(csv.DictReader(_file))  # name ('+aux': with auxiliary heads), params, gmacs, input, source
 
@@ -34,10 +36,24 @@ def traced(model, size, train=False):
     return jax.eval_shape(lambda: model.init_with_output(rngs, jnp.zeros((2, *size)), train=train))
 
 
+def randomised(model, x):
+    """Parameters and running statistics. All weights are random: a zero would give zero gradients elsewhere."""
+    made = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(2), x[:1])
+    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), made.get("batch_stats", {}))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(
+            rng.standard_normal(leaf.shape) / max(leaf.size, 9) ** 0.5, jnp.float32
+        ),
+        made["params"],
+    )
+    return params, stats
+
+
 def families():
     """One small model per family, named after its first entry."""
     seen = {}
-    for name in MODELS:
+    for name in CLASSIFIERS:
         target = resolve("model", MODELS, name)
         family = getattr(target, "func", target)
         if family not in seen:
@@ -71,7 +87,7 @@ FIRST = {param.id for param in families()}  # `make test-fast` keeps one of each
 
 @pytest.mark.no_cover
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in MODELS]
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in CLASSIFIERS]
 )
 def test_the_real_model(name):
     """Contract, chosen parameter names, the stored facts, the published counts, checked options."""
@@ -194,22 +210,33 @@ def test_remat_drop_path_and_group_norm_are_taken(family, size):
     assert grouped == out and "batch_stats" not in parameters
 
 
+@pytest.mark.parametrize(("family", "size"), BACKBONES)
+def test_nothing_is_behind_the_last_stage_of_a_backbone(family, size):
+    """With `features_only`: the same stages, and no parameter that none of them sees."""
+    model = family(num_classes=CLASSES)
+    out, variables = traced(model, size)
+    bare = model.clone(features_only=True)
+    found, fewer = traced(bare, size)
+    assert found == {key: value for key, value in out.items() if key.startswith("stage")}
+    assert set(fewer["params"]) <= set(variables["params"]) - {"head"}
+    leaves, tree = jax.tree.flatten(fewer)
+
+    def features(*leaves):
+        return bare.apply(jax.tree.unflatten(tree, leaves), jnp.zeros((2, *size)), train=False)
+
+    jaxpr = jax.make_jaxpr(features)(*leaves).jaxpr
+    _, used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(fewer)[0]]
+    assert not [path for path, is_used in zip(paths, used, strict=True) if not is_used]
+
+
 @pytest.mark.parametrize(("family", "size"), families())
 def test_numbers(family, size):
     """Finite in training and evaluation; every parameter gets a gradient; statistics move in training only."""
     model = family(num_classes=CLASSES)
     x = jax.random.normal(jax.random.key(0), (4, *size))
     aim = jax.random.normal(jax.random.key(1), (4, CLASSES))
-    made = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(2), x[:1])
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), made.get("batch_stats", {}))
-    # Zero initialisation gives true zero gradients elsewhere, so every weight is a random number.
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(
-            rng.standard_normal(leaf.shape) / max(leaf.size, 9) ** 0.5, jnp.float32
-        ),
-        made["params"],
-    )
+    params, stats = randomised(model, x)
 
     @jax.jit
     def run(params, key):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn.convert.variables import abstract_variables, convert_state
+from cnn.convert.variables import abstract_variables, convert_detecting, convert_state, dropped
 from cnn.models import MODELS, build_model
 from experiments.parity import formula
 from experiments.parity.rows import ROWS
@@ -28,7 +28,7 @@ def network(name: str):
         stored = dict(file)
     layout = json.loads(str(stored["layout"]))
     image = formula.picture((int(stored["size"]), int(stored["size"]), 3))
-    options = {"num_classes": len(stored["logits"])} | layout.get("options", {})
+    options = {"num_classes": stored["logits"].shape[-1]} | layout.get("options", {})
     model = build_model(layout["model"], options)
     like = abstract_variables(model, lambda: jnp.asarray(image))
     damp = layout.get("damp", 1.0)
@@ -46,10 +46,15 @@ def test_logits(name):
     # One compilation for a whole deep network costs more than running its few shapes one by one would, but
     # XLA's optimizations are not what is tested here.
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    run = jax.jit(functools.partial(model.apply, train=False), compiler_options=options)
-    found = np.asarray(run(variables, image)["logits"])[0]
-    scale = np.abs(stored["logits"]).max()
-    assert np.abs(found - stored["logits"]).max() <= TOLERANCE * scale
+    if "aux" in stored:  # which are made while training only; without dropout and batch statistics it is the same
+        run = functools.partial(model.clone(bn="frozen", dropout=0.0).apply, train=True)
+    else:
+        run = functools.partial(model.apply, train=False)
+    found = jax.jit(run, compiler_options=options)(variables, image)
+    for key in {"logits", "aux"} & stored.keys():
+        want, every = stored[key], int(stored.get("every", 1))
+        part = np.asarray(found[key])[0][(slice(None, None, every),) * (want.ndim - 1)]
+        assert np.abs(part - want).max() <= TOLERANCE * np.abs(want).max(), key
     after = {key: value for key, value in stored.items() if key.startswith("after/")}
     if after:
         _statistics(after, layout, model, variables, image)
@@ -75,13 +80,28 @@ def _statistics(after, layout, model, variables, image):
         assert (np.abs(found - want) <= TOLERANCE * np.abs(want).max() + slack).all(), name
 
 
+@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large"])
+def test_an_auxiliary_head_may_be_left_away(name):
+    with np.load(FOLDER / f"{name}.npz", allow_pickle=False) as file:
+        layout = json.loads(str(file["layout"]))
+    model = build_model(layout["model"], {"num_classes": 21})
+    like = abstract_variables(model, lambda: jnp.zeros((1, 64, 64, 3)))
+    state = {key: np.zeros(shape, np.float32) for key, shape in layout["state"]}
+    _, found = convert_detecting(layout["model"], "", state, like)
+    assert found.endswith("_without_aux")
+    assert all(key.startswith("aux_classifier.") for key in dropped(layout["model"], found, state, like))
+
+
 def test_every_row_has_its_file_and_model():
     assert {file.stem for file in FOLDER.glob("*.npz")} == set(ROWS)
     assert not {row.model for row in ROWS.values()} - set(MODELS)
     assert sum(file.stat().st_size for file in FOLDER.glob("*.npz")) < 1_000_000
 
 
-NO_COUNTERPART = ("lenet", "mlp", "mnist1d", "series", "small_cnn", "tcn", "wide_resnet")  # in timm or torchvision
+NO_COUNTERPART = (  # in timm or torchvision
+    *("lenet", "mlp", "mnist1d", "series", "small_cnn", "tcn", "wide_resnet"),
+    *("fpn", "residual_unet", "unet"),
+)
 
 
 def test_enough_is_compared():

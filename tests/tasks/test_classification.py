@@ -321,6 +321,7 @@ def test_draw(tmp_path, key, shape):
         "confusion.png",
         "per_class.png",
         "reliability.png",
+        "risk_coverage.png",
         "mistakes.png",
     ]
     assert all(os.path.getsize(path) > 1000 for path in paths)
@@ -330,7 +331,8 @@ def test_draw_without_mistakes(tmp_path):
     label = np.arange(K)
     examples = {"image": np.zeros((K, 8, 8, 1), np.uint8), "label": label}
     paths = task().draw({"probs": np.eye(K)[label]}, examples, str(tmp_path))
-    assert [os.path.basename(path) for path in paths] == ["confusion.png", "per_class.png", "reliability.png"]
+    wanted = ["confusion.png", "per_class.png", "reliability.png", "risk_coverage.png"]
+    assert [os.path.basename(path) for path in paths] == wanted
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,7 @@ def test_report():
     made, rng = task(), np.random.default_rng(0)
     probs, label = rng.dirichlet(np.ones(K), 50), rng.integers(0, K, 50)
     found = made.report({"probs": probs}, label)
-    assert set(found) == {"ece", "auroc", "average_precision", "per_class"}
+    assert set(found) == {"ece", "auroc", "average_precision", "aurc", "risk_at_80", "per_class"}
     assert sum(row["support"] for row in found["per_class"]) == 50
     assert found["per_class"][0]["class"] == made.info.class_names[0]
     many = build_task("classification", info(300))

@@ -17,6 +17,7 @@ K = 10
 PROBLEMS = {  # (what a data set says, shape of the logits) of each task
     "classification": (DatasetInfo("test", "image", (8, 6, 1), tuple(map(str, range(K)))), (1, K)),
     "regression": (DatasetInfo("test", "series", (12, 2), (), "target", (3,)), (1, 3)),
+    "segmentation": (DatasetInfo("test", "image", (8, 6, 1), tuple("abc"), "mask", (8, 6)), (1, 8, 6, 3)),
     "labelling": (DatasetInfo("test", "series", (12, 2), tuple("abc"), "labels", (12,)), (1, 12, 3)),
 }
 

@@ -7,11 +7,14 @@ from cnn.data.info import DatasetInfo
 from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
-from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
-from cnn.transforms.image import Channels, RandomResizedCrop, as_channels, resized
+from cnn.transforms import TRANSFORMS as EVERY
+from cnn.transforms import build_transforms, check_transforms
+from cnn.transforms.geometry import RandomResizedCrop
+from cnn.transforms.image import Channels, as_channels, resized
 from cnn.transforms.randaugment import OPERATIONS, RandAugment
 
 B = 6
+TRANSFORMS = [name for name in EVERY if not name.startswith("volume_")]  # test_volume.py sweeps those
 # Options to sweep, and the shape that an image of 12x10 (or a series of 16 steps) then has.
 CASES = {
     "channels": [({"count": 3}, (12, 10, 3)), ({"count": 1}, (12, 10, 1))],
@@ -23,10 +26,14 @@ CASES = {
     ],
     "resize": [({"size": 7}, (7, 7)), ({"size": (4, 30)}, (4, 30))],
     "center_crop": [({"size": 7}, (7, 7)), ({"size": (12, 10)}, (12, 10))],
+    "random_scale": [({"factor": (2, 2)}, (24, 20)), ({"factor": (0.5, 0.5)}, (6, 5))],
+    "random_crop": [({"size": 7}, (7, 7)), ({"size": (5, 20)}, (5, 20)), ({"size": 30}, (30, 30))],
     "random_resized_crop": [({"size": 8}, (8, 8)), ({"size": 8, "area": (0.5, 0.6), "aspect": (1, 1)}, (8, 8))],
     "pad_crop": [({}, (12, 10)), ({"padding": 2, "mode": "reflect"}, (12, 10)), ({"padding": 0}, (12, 10))],
     "shift": [({}, (12, 10)), ({"size": 3, "mode": "wrap"}, (12, 10))],
     "affine": [({}, (12, 10)), ({"degrees": 90, "shift": 0.2}, (12, 10))],
+    "elastic": [({}, (12, 10)), ({"std": 2, "grid": 5}, (12, 10))],
+    "rotate90": [({}, (12, 10))],
     "flip": [({}, (12, 10)), ({"p": 1.0, "axis": "h"}, (12, 10))],
     "color_jitter": [({}, (12, 10))],
     "randaugment": [({}, (12, 10)), ({"layers": 3, "magnitude": 28}, (12, 10))],
@@ -80,7 +87,7 @@ def test_transform(name, options, shape, key, channels):
     assert np.array_equal(transform_examples(listed, [transform], draws)[key], out[key])
 
 
-FIXED = ("channels", "resize_short", "resize", "center_crop")
+FIXED = ("channels", "resize_short", "resize", "center_crop", "random_scale")  # the last one to other sizes
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in FIXED])
@@ -92,7 +99,7 @@ def test_random_ones_differ_between_positions_and_seeds(name):
         value = np.arange(360, dtype=np.uint16).reshape(1, 12, 10, 3).astype(np.uint8)
     same = {key: np.repeat(value, 64, 0)}
     out = transform_examples(same, [transform], Draws(0, np.arange(64)))[key]
-    assert len({row.tobytes() for row in out}) > (1 if name == "flip" else 3)
+    assert len({row.tobytes() for row in out}) > (1 if name in ("flip", "rotate90") else 3)
     other = transform_examples(same, [transform], Draws(1, np.arange(64)))[key]
     assert not np.array_equal(out, other)
 
@@ -118,14 +125,16 @@ def test_names_and_options_are_checked():
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_the_wrong_kind_of_data_is_refused(name):
     (transform,) = build_transforms({name: CASES[name][0][0]})
-    kinds = {None: ("image", "series")}.get(transform.key, (transform.key,))
+    takes = (transform.key,) if isinstance(transform.key, str) else transform.key
+    kinds = ("image", "series") if takes is None else takes
     for key, shape in (("image", (12, 10, 3)), ("series", (16, 1))):
         info = DatasetInfo("mine", key, shape, ("a", "b"))
         if key in kinds:
             check_transforms([transform], info)
             transform_examples(examples(key), [transform], Draws(0, np.arange(B)))
         else:
-            said = f"transform '{name}' needs '{transform.key}', data set 'mine' has '{key}'"
+            needed = "' or '".join(kinds)
+            said = f"transform '{name}' needs '{needed}', data set 'mine' has '{key}'"
             with pytest.raises(UserError, match=said):
                 check_transforms([transform], info)
 

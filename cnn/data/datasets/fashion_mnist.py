@@ -1,18 +1,15 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): 70000 grey pictures of clothes, 28x28, 10 classes."""
 
-import glob
 import gzip
 import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from cnn.data.fetch import from_debian
 from cnn.data.records import Records
 from cnn.errors import UserError
 
@@ -99,35 +96,9 @@ def find_files(root: str) -> dict[str, str] | None:
         files = {name: os.path.join(folder, name) for name in RAW_FILES}
         if all(map(os.path.isfile, files.values())):
             return files
-    if fetch_from_debian(fetched):
+    if from_debian(DEBIAN_PACKAGE, fetched, [os.path.join(DEBIAN_FOLDER, name) for name in RAW_FILES]):
         return {name: os.path.join(fetched, DEBIAN_FOLDER, name) for name in RAW_FILES}
     return None
-
-
-def fetch_from_debian(target: str) -> bool:
-    """Unpacks the Debian package into `target`, without being root. False where that does not work."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        return False
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as work:
-        for command in (["apt-get", "download", DEBIAN_PACKAGE], ["dpkg", "-x", "*.deb", "root"]):
-            command = [path for word in command for path in _matches(work, word)]
-            try:
-                done = subprocess.run(command, cwd=work, capture_output=True, timeout=600)
-            except (OSError, subprocess.TimeoutExpired):
-                return False
-            if done.returncode:
-                return False
-        folder = os.path.join(work, "root", DEBIAN_FOLDER)
-        if not all(os.path.isfile(os.path.join(folder, name)) for name in RAW_FILES):
-            return False
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(os.path.join(work, "root"), target)
-    return True
-
-
-def _matches(folder: str, word: str) -> list[str]:
-    return sorted(glob.glob(os.path.join(folder, word))) if "*" in word else [word]
 
 
 def fashion_mnist(data_dir: str = "") -> Records:

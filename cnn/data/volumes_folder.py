@@ -1,0 +1,234 @@
+"""Your own volumes in the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022, arXiv 2106.05735).
+
+    DIR/dataset.json    {"labels": {"0": "background", "1": "liver"}, "modality": {"0": "CT"},
+                         "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}, ...]}
+    DIR/imagesTr/*.nii.gz    DIR/labelsTr/*.nii.gz
+
+Only `training` has masks, so it is split: about 10 % of the cases, at least one, are 'validation' and as many 'test',
+chosen by a hash of their names. Files are looked at once by their headers; a case that cannot be used is left out with
+its reason. `cnn data check` reads every voxel.
+"""
+
+import collections
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn.data import Provider
+from cnn.data.info import IGNORE, DatasetInfo
+from cnn.data.sources import Example
+from cnn.data.volumes import FOUR_D, NOT_THERE, BadVolume, facts, read_mask, read_nifti
+from cnn.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+SHARE = 0.1  # of the cases for validation, and as many for the test
+OTHER_SIZE, OTHER_PLACE = "mask of another size", "mask in another place"
+_NAMED = 3  # cases of one reason that a note names
+
+
+class Case(NamedTuple):
+    """One training pair; paths are relative to the folder, sizes from the headers (d h w), spacing in mm."""
+
+    image: str
+    label: str
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+    reason: str = ""
+
+
+class VolumeSource:
+    """Cases, read on access: `volume`, `mask`, `spacing`."""
+
+    def __init__(self, root: str, cases: Sequence[Case], channels: int, name: str):
+        self.root, self.cases, self.channels, self.name = root, tuple(cases), channels, name
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, i: int) -> Example:
+        case = self.cases[i]
+        found = []
+        for path in (case.image, case.label):
+            try:
+                full = os.path.join(self.root, path)
+                found.append(read_mask(full) if found else read_nifti(full, "all" if self.channels > 1 else "refuse"))
+            except BadVolume as error:
+                raise UserError(f"{full}: {error}; see `cnn data check volumes_folder`") from error
+        image, mask = found
+        corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in mask.voxels.shape))])
+        far = np.linalg.norm((corners @ (mask.affine - image.affine).T)[:, :3], axis=1)
+        if far.max() > min(image.spacing):
+            raise UserError(f"{self.describe(i)}: {OTHER_PLACE}: the affine of {case.label} is {far.max():.3g} mm off")
+        return {"volume": image.voxels, "mask": mask.voxels, "spacing": np.array(image.spacing, np.float32)}
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return os.path.join(self.root, self.cases[i].image)
+
+
+class VolumesFolder(Provider):
+    """A folder of volumes with masks.
+
+    Raises:
+      UserError: no dataset.json, or one that does not say what is needed.
+    """
+
+    splits = SPLITS
+
+    def __init__(self, data_dir: str):
+        self.root = os.path.abspath(os.path.expanduser(data_dir)) if data_dir else ""
+        self._sources: dict[str, VolumeSource] = {}
+        self._left_out: list[Case] = []
+        classes, self.modalities, self._listed = ("background", "foreground"), ("?",), []
+        if self.root:
+            classes, self.modalities, self._listed = read_description(self.root)
+        free = (None, None, None)
+        channels = len(self.modalities)
+        self.info = DatasetInfo("volumes_folder", "volume", (*free, channels), classes, "mask", free)
+
+    def prepare(self) -> None:
+        """Reads the headers, once.
+
+        Raises:
+          UserError: no case can be used.
+        """
+        if not self.root:
+            raise UserError("dataset 'volumes_folder' needs --config.input.data_dir=DIR, the folder with dataset.json")
+        if self._sources:
+            return
+        looked = [look(self.root, image, label, len(self.modalities)) for image, label in self._listed]
+        self._left_out = [case for case in looked if case.reason]
+        good = [case for case in looked if not case.reason]
+        if not good:
+            raise UserError(f"{self.root}: no case can be used. {' '.join(self.problems())}")
+        for split, cases in split_cases(good).items():
+            channels = len(self.modalities)
+            self._sources[split] = VolumeSource(self.root, cases, channels, f"volumes_folder '{split}'")
+
+    @property
+    def cases(self) -> list[Case]:
+        """Every case that can be used, once prepared."""
+        return [case for split in SPLITS for case in self._sources[split].cases]
+
+    def problems(self) -> tuple[str, ...]:
+        by_reason = collections.defaultdict(list)
+        for case in self._left_out:
+            by_reason[case.reason.split(" (")[0]].append(case)
+        lines = []
+        for reason, cases in sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0])):
+            shown = ", ".join(f"{case.image}: {case.reason}" for case in cases[:_NAMED])
+            more = ", ..." if len(cases) > _NAMED else ""
+            lines.append(f"left out {len(cases)} of {len(self._listed)}: {reason} ({shown}{more})")
+        return tuple(lines)
+
+    def notes(self) -> tuple[str, ...]:
+        known = collections.Counter(case.spacing for case in self.cases)
+        if len(known) < 2:
+            return self.problems()
+        low, high = (tuple(edge(along) for along in zip(*known, strict=True)) for edge in (min, max))
+        text = (
+            f"{self.root}: {len(known)} different spacings in {sum(known.values())} volumes, from {_mm(low)} to "
+            f"{_mm(high)} mm: resample them with volume_spacing; `cnn data plan` chooses one"
+        )
+        return (*self.problems(), text)
+
+    def sizes(self) -> dict[str, int]:
+        return {split: len(source) for split, source in self._sources.items()}
+
+    def source(self, split: str) -> VolumeSource:
+        return self._sources[split]
+
+    def split_bytes(self, split: str) -> int | None:
+        voxels = sum(int(np.prod(case.shape[:3])) for case in self._sources[split].cases)
+        return voxels * (4 * len(self.modalities) + 1)
+
+    def contents(self) -> Iterator[str]:
+        for split in SPLITS:
+            for case in self._sources[split].cases:
+                sizes = [os.path.getsize(os.path.join(self.root, path)) for path in (case.image, case.label)]
+                yield f"{split}/{sizes[0]}/{sizes[1]}/{case.image}"
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in spacing)
+
+
+def read_description(root: str) -> tuple[tuple[str, ...], tuple[str, ...], list[tuple[str, str]]]:
+    """(class names, modalities, [(image, label)] of the training cases) as DIR/dataset.json says.
+
+    Raises:
+      UserError: it is not there, or does not say one of them.
+    """
+    path = os.path.join(root, "dataset.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            said: Mapping[str, Any] = json.load(file)
+        labels = {int(k): str(v) for k, v in said["labels"].items()}
+        named = said.get("modality", {"0": "?"})
+        modalities = tuple(str(named[key]) for key in sorted(named, key=int))
+        cases = [(os.path.normpath(case["image"]), os.path.normpath(case["label"])) for case in said["training"]]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; it names the labels and the training cases") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not in the layout of the Medical Segmentation Decathlon: it needs 'labels' "
+            f"{{'0': 'background', ...}} and 'training' [{{'image': ..., 'label': ...}}] "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if sorted(labels) != list(range(len(labels))) or not 2 <= len(labels) <= IGNORE:
+        raise UserError(f"{path}: 'labels' must be 0, 1, 2, ... with the background first, got {sorted(labels)}")
+    if not cases:
+        raise UserError(f"{path}: 'training' is empty")
+    return tuple(labels[k] for k in range(len(labels))), modalities, cases
+
+
+def look(root: str, image: str, label: str, channels: int) -> Case:
+    """The case with sizes from its headers, or with the reason why it cannot be used."""
+    try:
+        shape, spacing = facts(os.path.join(root, image))
+    except BadVolume as error:
+        reason = "image missing" if str(error) == NOT_THERE else f"image {error}"
+        return Case(image, label, reason=reason)
+    if len(shape) == 4 and channels == 1:
+        return Case(image, label, reason=f"image {FOUR_D} ({_by(shape)})")
+    if (shape[3] if len(shape) == 4 else 1) != channels:
+        return Case(image, label, reason=f"not {channels} channels ({_by(shape)})")
+    try:
+        size, _ = facts(os.path.join(root, label))
+    except BadVolume as error:
+        reason = "mask missing" if str(error) == NOT_THERE else f"mask {error}"
+        return Case(image, label, reason=reason)
+    if len(size) == 4:
+        return Case(image, label, reason=f"mask {FOUR_D} ({_by(size)})")
+    if size != shape[:3]:
+        return Case(image, label, reason=f"{OTHER_SIZE} ({_by(size)}, the image {_by(shape[:3])})")
+    return Case(image, label, shape, spacing)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def split_cases(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """{split: cases}; the smallest hashes of the names are the test, then the validation. Below 3 cases all train."""
+
+    def mark(case: Case) -> bytes:
+        return hashlib.blake2b(case.image.encode(errors="surrogateescape"), digest_size=8).digest()
+
+    ordered = sorted(cases, key=mark)
+    held = max(1, round(SHARE * len(ordered))) if len(ordered) >= 3 else 0
+    return {"train": ordered[2 * held :], "validation": ordered[held : 2 * held], "test": ordered[:held]}
+
+
+def volumes_folder(data_dir: str = "") -> VolumesFolder:
+    """The data set 'volumes_folder'."""
+    return VolumesFolder(data_dir)
