@@ -170,7 +170,7 @@ def check_numbers(model, size):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_numbers(family):  # some are slow: tests/conftest.py
+def test_numbers(family):
     check_numbers(family(norm="batch"), (32, 40, 3))
 
 
