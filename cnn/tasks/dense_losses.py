@@ -1,7 +1,6 @@
 """Losses of dense prediction: one number per example, float32, from logits [b *space k] and masks of any rank.
 
-Pixels with the label IGNORE count in none of them; an example that holds nothing else has loss 0 (but for what
-Dice and Tversky say of classes that are not there).
+Pixels with the label IGNORE count in none of them; an example that holds nothing else has loss 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from cnn.tasks import losses
 Logits = Float[Array, "b *space k"]
 Mask = Integer[Array, "b *space"]
 PerPixel = Float[Array, "b *space"]
-SMOOTH = 1.0  # pixels added to both sides of a ratio of areas: a class that is not there costs what is said of it
+SMOOTH = 1.0  # pixels added to both sides of a ratio of areas
 
 
 class Truth(NamedTuple):
@@ -98,22 +97,34 @@ def areas(
     return jnp.sum(said * wanted, axes), jnp.sum(said, axes), jnp.sum(wanted, axes)
 
 
+def over_present(
+    values: Float[Array, "b c"], said: Float[Array, "b c"], wanted: Float[Array, "b c"], true: Truth
+) -> PerExample:
+    """The mean of each example's values over the classes that it holds; where it holds none, the share of its pixels
+    that are said to be of one. Of an absent class the ratio of areas would only tell that no probability is quite 0.
+    """
+    there = wanted > 0
+    count, pixels = jnp.sum(there, axis=-1), jnp.sum(true.counted, axis=tuple(range(1, true.mask.ndim)))
+    mean = jnp.sum(jnp.where(there, values, 0), axis=-1) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, mean, jnp.sum(said, axis=-1) / jnp.maximum(pixels, 1))
+
+
 def dice(logits: Logits, true: Truth, options: Any) -> PerExample:
-    """1 - soft Dice, the mean over the classes of each example; of probabilities, not of their squares as in
-    Milletari et al. 2016 (arXiv 1606.04797).
+    """1 - soft Dice, the mean over the classes of each example (see `over_present`); of probabilities, not of their
+    squares as in Milletari et al. 2016 (arXiv 1606.04797).
     """
     overlap, said, wanted = areas(logits, true, options.background)
-    return jnp.mean(1 - (2 * overlap + SMOOTH) / (said + wanted + SMOOTH), axis=-1)
+    return over_present(1 - (2 * overlap + SMOOTH) / (said + wanted + SMOOTH), said, wanted, true)
 
 
 def tversky(logits: Logits, true: Truth, options: Any) -> PerExample:
-    """1 - overlap / (overlap + alpha * wrongly said + beta * missed), the mean over the classes of each example
-    (Salehi et al. 2017, arXiv 1706.05721, equation 3). alpha = beta = 1/2 is Dice.
+    """1 - overlap / (overlap + alpha * wrongly said + beta * missed), the mean as for Dice (Salehi et al. 2017,
+    arXiv 1706.05721, equation 3). alpha = beta = 1/2 is Dice.
     """
     overlap, said, wanted = areas(logits, true, options.background)
     wrong, missed = options.tversky_alpha * (said - overlap), options.tversky_beta * (wanted - overlap)
     half = SMOOTH / 2  # as much as Dice has: its ratio is this one with both sides doubled
-    return jnp.mean(1 - (overlap + half) / (overlap + wrong + missed + half), axis=-1)
+    return over_present(1 - (overlap + half) / (overlap + wrong + missed + half), said, wanted, true)
 
 
 TERMS: Mapping[str, Callable[[Any, Truth, Any], Any]] = {

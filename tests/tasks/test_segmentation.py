@@ -42,18 +42,23 @@ def plain(name, logits, mask, weights=(1, 1, 1), background=True):
     for k in range(int(background), K):
         said, true = p[:, k].sum(), (y == k).sum()
         both = p[y == k, k].sum()
+        if not true:  # a class that is not there does not count
+            continue
         if name == "dice":
             found.append(1 - (2 * both + 1) / (said + true + 1))
         else:
             found.append(1 - (both + 0.5) / (both + 0.3 * (said - both) + 0.7 * (true - both) + 0.5))
-    return np.mean(found)
+    return np.mean(found) if found else p[:, int(background) :].sum() / len(y)
 
 
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("name", ["ce", "focal", "dice", "tversky"])
 def test_losses_against_numpy(kind, name):
     info, out, batch = problem(kind)
-    logits, mask = np.asarray(out["logits"]), np.asarray(batch["mask"])
+    mask = np.array(batch["mask"])
+    mask[1][mask[1] == 2] = 0
+    mask[2][mask[2] != 255] = 0
+    logits, batch["mask"] = np.asarray(out["logits"]), jnp.asarray(mask)
     for options, extra in (({}, {}), ({"background": False, "class_weights": (0.5, 1.0, 3.0)}, {})):
         task = build_task("segmentation", info, loss=name, **options)
         weights, background = options.get("class_weights", (1, 1, 1)), options.get("background", True)
