@@ -14,8 +14,8 @@ from cnn.build import Built, build, eval_batches, network_shape
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated, to_global
+from cnn.process import prepare
 from cnn.step import make_eval_step
-from cnn.timing import use_compile_cache
 from cnn.workdir import to_json
 
 AHEAD = 2  # batches in flight
@@ -100,7 +100,7 @@ def evaluate(
       split: '' for the run's test split.
       data_dir: where the data are now; '' for where they were.
     """
-    use_compile_cache()
+    prepare()
     folder = checkpoint.find(workdir, which)
     variables, meta = checkpoint.load_variables(folder)
     config = configs.for_this_machine(meta["config"])

@@ -31,9 +31,9 @@ from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
 from cnn.mask_files import MaskFolder
 from cnn.mesh import batch_sharding, replicated, to_global
+from cnn.process import prepare
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.tiles import Tiling, tiled
-from cnn.timing import use_compile_cache
 from cnn.transforms import build_transforms
 from cnn.transforms.image import as_channels, resized
 from cnn.volume_masks import write_masks
@@ -188,7 +188,7 @@ def load(path: str, which: int | str = "") -> Predictor:
     Raises:
       UserError: nothing is there, or it is damaged.
     """
-    use_compile_cache()
+    prepare()
     if path in PRETRAINED and not Path(path).exists():
         path = str(pretrained_folder(path))
     return Predictor(*checkpoint.load_variables(checkpoint.find(path, which)))

@@ -20,11 +20,12 @@ from cnn.evaluate import Evaluator, scalars_text
 from cnn.finetune import load_into
 from cnn.mesh import lockstep
 from cnn.plan import Plan, make_plan
+from cnn.process import prepare
 from cnn.recalibrate import recalibrated
 from cnn.result import finish, leave, score_text, timing_text
 from cnn.state import TrainState
 from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
-from cnn.timing import Clock, Profiler, use_compile_cache
+from cnn.timing import Clock, Profiler
 from cnn.workdir import Workdir
 from cnn.writers import Progress, Writer
 
@@ -37,7 +38,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     Raises:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
-    use_compile_cache()
+    prepare()
     clock, folder = Clock(), Workdir(workdir)
     with folder.lock():
         plan = make_plan(config)

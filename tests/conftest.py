@@ -89,6 +89,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 flags.FLAGS.mark_as_parsed()  # Grain reads its flags
 
 
+def pytest_sessionstart() -> None:
+    """As every verb does (see cnn/process.py)."""
+    from cnn.process import keep_freed_memory
+
+    keep_freed_memory()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what SLOW names. Slow tests count no coverage: counting takes them half as long again, or twice."""
     for item in items:

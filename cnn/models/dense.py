@@ -18,7 +18,7 @@ from cnn.layers.conv import Conv
 from cnn.layers.drop import Dropout
 from cnn.layers.resample import resize
 from cnn.models import MODELS
-from cnn.models.backbone import HEAD_INIT, OUTPUT_STRIDES, Backbone, Network
+from cnn.models.backbone import OUTPUT_STRIDES, Backbone, Network
 from cnn.shapes import Outputs
 from cnn.tables import resolve, with_options
 
@@ -50,11 +50,15 @@ class DenseNetwork(Network):
 
 
 class Classifier(Conv):
-    """A 1x1 convolution with bias, which starts small, in float32 whatever comes in."""
+    """A 1x1 convolution with bias, in float32 whatever comes in.
+
+    Its weights start by the number of channels: a U-Net ends in so few that small ones need thousands of Adam's steps
+    to grow.
+    """
 
     kernel_size: int = 1
     use_bias: bool = True
-    kernel_init: Callable[..., Array] = HEAD_INIT
+    kernel_init: Callable[..., Array] = nn.initializers.lecun_normal()
 
 
 class FCNHead(nn.Module):

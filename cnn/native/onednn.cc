@@ -34,6 +34,7 @@ namespace {
 
 enum Kind : int64_t { kForward = 0, kInputGradient = 1, kKernelGradient = 2 };
 constexpr size_t kCacheEntries = 1024;  // ResNet-152 has fewer than 200 distinct ones
+constexpr size_t kWorthSharing = 1 << 16;  // numbers: waking a thread takes as long as copying these
 constexpr size_t kPartialSums = size_t{256} << 20;  // bytes of kernel gradients held for summing
 
 dnnl::engine& Engine() {
@@ -78,24 +79,30 @@ class Threads {
 };
 
 struct Problem {
-  int64_t kind, groups, threads;
+  int64_t kind, groups, pool;  // threads there are,
+  int64_t threads = 1;         // and threads for one part of the batch
   dims x, y, kernel;                     // n c space, n c space, [groups] out in window
   dims x_strides, y_strides, k_strides;  // of the dense channels-last arrays
   dims steps, dilation, low, high;
 
   std::vector<int64_t> Key() const {
-    std::vector<int64_t> key{kind, groups, threads};
+    std::vector<int64_t> key{kind, groups, pool, threads};
     for (const dims* part : {&x, &y, &kernel, &steps, &dilation, &low, &high})
       key.insert(key.end(), part->begin(), part->end());
     return key;
   }
 };
 
+// Of a part of the kernel into oneDNN's layout, or of its gradient back.
+struct Reorder {
+  memory::desc from, to, scratch;
+  dnnl::primitive primitive;
+};
+
 struct Entry {
   dnnl::primitive primitive;
-  dnnl::primitive reorder;  // of the kernel into oneDNN's layout, or of its gradient back
-  memory::desc x, y, kernel, plain, scratch, reorder_scratch;
-  bool same = false;  // oneDNN takes the plain layout
+  std::vector<Reorder> reorders;  // none where oneDNN takes the plain layout
+  memory::desc x, y, kernel, plain, scratch;
 };
 
 struct Hash {
@@ -105,6 +112,30 @@ struct Hash {
     return hash;
   }
 };
+
+// Cuts the outermost axis (groups, else output channels) into `parts`; none where a block of the layout would be cut.
+std::vector<Reorder> MakeReorders(const memory::desc& from, const memory::desc& to, const dims& sizes, int64_t parts) {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  std::vector<Reorder> reorders;
+  if (sizes[0] % parts) return reorders;
+  dims cut = sizes, offset(sizes.size(), 0);
+  cut[0] /= parts;
+  try {
+    for (int64_t part = 0; part < parts; ++part) {
+      offset[0] = part * cut[0];
+      Reorder reorder{from.submemory_desc(cut, offset), to.submemory_desc(cut, offset), {}, {}};
+      dnnl::reorder::primitive_desc made(Engine(), reorder.from, Engine(), reorder.to, attr);
+      reorder.primitive = dnnl::reorder(made);
+      reorder.scratch = made.scratchpad_desc();
+      reorders.push_back(reorder);
+    }
+  } catch (const dnnl::error&) {
+    if (parts == 1) throw;
+    reorders.clear();
+  }
+  return reorders;
+}
 
 std::shared_ptr<const Entry> Make(const Problem& p) {
   using dnnl::algorithm;
@@ -139,14 +170,13 @@ std::shared_ptr<const Entry> Make(const Problem& p) {
     entry->kernel = backward.diff_weights_desc();
     entry->scratch = backward.scratchpad_desc();
   }
-  entry->same = entry->kernel == entry->plain;
-  if (!entry->same) {
+  if (entry->kernel != entry->plain) {
     const bool back = p.kind == kKernelGradient;
     const auto& from = back ? entry->kernel : entry->plain;
     const auto& to = back ? entry->plain : entry->kernel;
-    dnnl::reorder::primitive_desc reorder(Engine(), from, Engine(), to, attr);
-    entry->reorder = dnnl::reorder(reorder);
-    entry->reorder_scratch = reorder.scratchpad_desc();
+    const bool large = entry->plain.get_size() / sizeof(float) > kWorthSharing;
+    if (large) entry->reorders = MakeReorders(from, to, p.kernel, p.pool);
+    if (entry->reorders.empty()) entry->reorders = MakeReorders(from, to, p.kernel, 1);
   }
   return entry;
 }
@@ -179,6 +209,15 @@ void Execute(const dnnl::primitive& primitive, const memory::desc& scratch, std:
   if (scratch.get_size()) args.emplace(DNNL_ARG_SCRATCHPAD, memory(scratch, Engine(), arena.Get(scratch.get_size())));
   primitive.execute(Stream(), args);
   Stream().wait();
+}
+
+void RunReorders(ffi::ThreadPool& pool, const std::vector<Reorder>& reorders, float* from, float* to) {
+  Share(pool, reorders.size(), [&](int64_t part) {
+    Threads team(1);
+    const Reorder& reorder = reorders[part];
+    Execute(reorder.primitive, reorder.scratch,
+            {{DNNL_ARG_FROM, memory(reorder.from, Engine(), from)}, {DNNL_ARG_TO, memory(reorder.to, Engine(), to)}});
+  });
 }
 
 // n c space of a channels-last shape, and its strides.
@@ -242,7 +281,7 @@ depthwise::Shape DepthwiseShape(const Problem& p) {
 ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t kind, Ints steps, Ints dilation,
                Ints low, Ints high, int64_t groups, int64_t threads) {
   auto copy = [](Ints values) { return dims(values.begin(), values.end()); };
-  Problem problem{kind, groups, 1, {}, {}, {}, {}, {}, {}, copy(steps), copy(dilation), copy(low), copy(high)};
+  Problem problem{kind, groups, threads, 1, {}, {}, {}, {}, {}, {}, copy(steps), copy(dilation), copy(low), copy(high)};
   float* first = a.typed_data();
   float* second = b.typed_data();
   float* result = out->typed_data();
@@ -284,12 +323,9 @@ ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t
 
   if (kind != kKernelGradient) {
     float* inner = kernel;
-    if (!entry->same) {
-      Threads team(problem.threads);
+    if (!entry->reorders.empty()) {
       inner = arena.Get(entry->kernel.get_size());
-      Execute(entry->reorder, entry->reorder_scratch,
-              {{DNNL_ARG_FROM, memory(entry->plain, Engine(), kernel)},
-               {DNNL_ARG_TO, memory(entry->kernel, Engine(), inner)}});
+      RunReorders(pool, entry->reorders, kernel, inner);
     }
     Share(pool, parts, [&](int64_t part) {
       Threads team(problem.threads);
@@ -306,7 +342,7 @@ ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t
 
   // Each part has its own sum; they are added in the order of the parts.
   const size_t bytes = (entry->kernel.get_size() + 63) / 64 * 64;
-  const bool direct = parts == 1 && entry->same;
+  const bool direct = parts == 1 && entry->reorders.empty();
   float* sums = direct ? kernel : arena.Get(bytes * parts);
   const size_t stride = bytes / sizeof(float), count = entry->kernel.get_size() / sizeof(float);
   Share(pool, parts, [&](int64_t part) {
@@ -316,13 +352,14 @@ ffi::Error Run(ffi::ThreadPool pool, F32 a, F32 b, ffi::Result<F32> out, int64_t
              {DNNL_ARG_DIFF_DST, memory(entry->y, Engine(), y + part * y_part)},
              {DNNL_ARG_DIFF_WEIGHTS, memory(entry->kernel, Engine(), sums + part * stride)}});
   });
-  for (int64_t part = 1; part < parts; ++part)
-    for (size_t i = 0; i < count; ++i) sums[i] += sums[part * stride + i];
-  if (!entry->same) {
-    Threads team(problem.threads);
-    Execute(entry->reorder, entry->reorder_scratch,
-            {{DNNL_ARG_FROM, memory(entry->kernel, Engine(), sums)},
-             {DNNL_ARG_TO, memory(entry->plain, Engine(), kernel)}});
+  const size_t slices = count > kWorthSharing ? threads : 1;
+  Share(pool, slices, [&](int64_t slice) {
+    const size_t first = count * slice / slices, last = count * (slice + 1) / slices;
+    for (int64_t part = 1; part < parts; ++part)
+      for (size_t i = first; i < last; ++i) sums[i] += sums[part * stride + i];
+  });
+  if (!entry->reorders.empty()) {
+    RunReorders(pool, entry->reorders, sums, kernel);
   } else if (!direct) {
     std::memcpy(kernel, sums, out->size_bytes());
   }

@@ -16,7 +16,8 @@ import numpy as np
 from cnn import flags
 from cnn.data.pipeline import iterate
 from cnn.plan import make_plan
-from cnn.timing import Clock, use_compile_cache
+from cnn.process import prepare
+from cnn.timing import Clock
 from cnn.train import AHEAD
 
 CONFIGS = (
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--bursts", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2.0, help="of one burst")
     args = parser.parse_args()
-    use_compile_cache()
+    prepare()
     print(f"{jax.device_count()} {jax.devices()[0].platform} device(s); medians of {args.bursts} bursts (range)")
     for path in args.configs:
         print(measure(path, args.bursts, args.seconds), flush=True)

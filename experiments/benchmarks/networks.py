@@ -30,6 +30,10 @@ ABSENT = "absent"  # what a worker says whose variant is not installed
 
 def jax_variant(name: str, variant: str, image: np.ndarray, label: np.ndarray, inference: bool) -> Callable[[], Any]:
     """One step or one prediction, compiled."""
+    if variant != "XLA":  # what it costs without this project, memory included
+        from cnn.process import keep_freed_memory
+
+        keep_freed_memory()
     import jax
     import optax
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cnn import flags
 from cnn.errors import UserError, unknown
-from cnn.timing import use_compile_cache
+from cnn.process import prepare
 from experiments.compare_dense import claims, report
 from experiments.compare_dense.cases import CASES
 from experiments.compare_dense.measure import Notes, opened, run_case
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--seeds must be at least 2: one run has no interval")
     if all(CASES[name].tabular for name in args.cases):
         raise UserError("--cases needs at least one that is not tabular: " + ", ".join(CASES))
-    use_compile_cache()
+    prepare()
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
     notes, begun = Notes(folder / "numbers.jsonl"), time.perf_counter()
