@@ -14,8 +14,8 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_epochs = 8.0
-    c.model = ConfigDict({"name": "unet", "widths": (16, 32, 64, 128, 128)})
+    c.total_epochs = 12.0
+    c.model = ConfigDict({"name": "unet", "widths": (8, 24, 48, 96, 192)})
     c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
 
     c.input.dataset = "scenes"
@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.schedule.peak_fraction = 0.25
 
     c.eval.metric = "miou"
-    c.eval.every_epochs = 2.0
+    c.eval.every_epochs = 4.0
     c.eval.batch_size = 50
     config.finish(c, arg)
     if arg == "smoke":
