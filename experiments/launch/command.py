@@ -32,6 +32,8 @@ def checked(command: Sequence[str], default_workdir: Callable[[], str]) -> list[
     parser.add_config()
     parser.add_argument("--workdir")
     parser.add_argument("--distributed", action="store_true")
+    parser.add_argument("--connect_seconds", type=int)
+    parser.add_argument("--heartbeat_seconds", type=int)
     args, overrides = parser.parse(list(command))
     flags.load_config(args.config, overrides)
     return [*command, *([] if args.workdir else [f"--workdir={default_workdir()}"])]

@@ -73,7 +73,8 @@ def jobset(launch: Launch) -> dict:
             {
                 "name": "train",
                 "image": options["image"],
-                "command": commands.words(launch.command, "python"),
+                # Kubernetes would put variables in place of $(NAME); $$ stands for one $
+                "command": [word.replace("$(", "$$(") for word in commands.words(launch.command, "python")],
                 "env": [{"name": "CNN_DISTRIBUTED", "value": "1"}],
                 "ports": [{"containerPort": COORDINATOR}, {"containerPort": METRICS}],
                 "resources": {"limits": {"google.com/tpu": part.chips_per_host}},

@@ -1,6 +1,7 @@
 """The run of `launch tpu`: looks at the machines, does what their state asks for, and leaves nothing behind."""
 
 import signal
+import time
 from functools import partial
 
 from cnn.errors import UserError
@@ -29,6 +30,7 @@ STATES = {
 }
 SSH_LOST = 255  # ssh's own exit code
 OWN_ERROR = "ERROR: (gcloud"  # on standard error: gcloud itself failed, and not what it runs on the worker
+HANGS_S = 120.0  # after the first worker saved itself and ended, for the others to do so too
 
 
 class Pod:
@@ -99,9 +101,10 @@ class Pod:
                     return "failed", result, outcome.exit_code(result)
                 if result == outcome.LOST:
                     self.failures += 1
-                    if self.failures > self.launch.options["max_restarts"]:
-                        return "failed", f"{result}, and --max-restarts is used up", outcome.exit_code(result)
-                    self.save()  # those that are left
+                if self.failures > self.launch.options["max_restarts"]:
+                    return "failed", f"{result}, and --max-restarts is used up", outcome.exit_code(result)
+                if result:
+                    self.save()  # those that hang, or are left
                 self.launch.restarts += 1
                 self.launch.move("restarting", result or "the machines were taken away")
 
@@ -173,6 +176,7 @@ class Pod:
         labels = self.workers().keys()
         followed: dict[str, streams.Stream] = {}
         codes: dict[str, int] = {}
+        began = time.monotonic()
         try:
             while True:
                 for label in sorted(labels - followed.keys() - codes.keys()):
@@ -193,8 +197,11 @@ class Pod:
                     codes = {label: code for label, code in codes.items() if not code}
                     continue
                 result = outcome.judge(list(codes.values()))
-                if len(codes) == len(labels) or result not in (outcome.DONE, outcome.AGAIN):
+                waited = time.monotonic() - began if result == outcome.AGAIN else 0.0
+                if len(codes) == len(labels) or result not in (outcome.DONE, outcome.AGAIN) or waited > HANGS_S:
                     return result
+                if result == outcome.DONE:
+                    began = time.monotonic()
         finally:
             for stream in followed.values():
                 stream.close()

@@ -1,38 +1,33 @@
 """What a chip costs per hour: a table that the user supplies, because prices differ by zone, contract and day.
 
-    kind,usd_per_chip_hour,spot_usd_per_chip_hour
+    chip,on_demand,spot
     v5e,1.20,0.50
 
-No price is built in.
+It is the table of `cnn preflight --prices`. No price is built in.
 """
 
 import csv
-from pathlib import Path
+import math
 
-from cnn.errors import UserError, unknown
-
-COLUMNS = ("kind", "usd_per_chip_hour", "spot_usd_per_chip_hour")
+from cnn.errors import UserError
 
 
 def per_chip_hour(path: str, kind: str, spot: bool) -> float:
-    """Dollars per chip and hour.
+    """Dollars per chip and hour: the column `spot`, or else `on_demand`.
 
     Raises:
       UserError: no such file, another form, no price for this kind.
     """
+    column = "spot" if spot else "on_demand"
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = {row[COLUMNS[0]].strip(): row for row in csv.DictReader(file)}
-        if kind not in rows:
-            raise unknown(f"kind of chip in {path}:", kind, rows)
-        price = float(rows[kind][COLUMNS[2 if spot else 1]])
+            rows = {(row.get("chip") or "").strip(): row for row in csv.DictReader(file)}
     except OSError as error:
-        raise UserError(f"price table {Path(path)}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"price table {path}: {'spot ' if spot else ''}price of '{kind}' is missing or no number; "
-            f"its first line is {','.join(COLUMNS)}"
-        ) from error
-    if not price >= 0:
-        raise UserError(f"price table {path}: the price of '{kind}' is {price:g}; it must be at least 0")
+        raise UserError(f"--prices {path}: {error.strerror}") from error
+    try:
+        price = float(rows[kind][column])
+    except (KeyError, TypeError, ValueError):
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise UserError(f"--prices {path}: no price of {kind} in column '{column}'; its first line is chip,on_demand,spot")
     return price

@@ -40,7 +40,7 @@ def flags(parser: Parser) -> None:
     parser.add_argument("--spot", action="store_true", help="cheaper machines that may be taken away at any time")
     parser.add_argument("--slices", type=int, default=1, help="so many of this type, joined by the data centre's network")
     parser.add_argument("--hours", type=hours, default=12.0, help="then everything is deleted, finished or not")
-    parser.add_argument("--prices", default="", help="CSV of your prices: kind,usd_per_chip_hour,spot_usd_per_chip_hour")
+    parser.add_argument("--prices", default="", help="CSV of your dollars per chip and hour: chip,on_demand,spot")
     parser.add_argument("--runtime", default="", help="another software version of the VMs than Google's common one")
     parser.add_argument("--service-account", default="", help="of the VMs; default: Compute Engine's")
     parser.add_argument("--network", default="")
