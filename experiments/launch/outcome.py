@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from cnn.stopping import EXIT_INTERRUPTED
 
 EXIT_DONE, EXIT_BUG, EXIT_MISTAKE = 0, 1, 2
-DONE, AGAIN, LOST, MISTAKE, BUG = "done", "saved and stopped", "lost a process", "mistake", "failed"
+DONE, AGAIN, LOST = "done", "saved and stopped", "lost a process"
+MISTAKE, BUG = "a mistake: its log names it", "the run failed: its log says how"
 RESUMED = (AGAIN, LOST)
 SIGNALLED = 128  # a shell's exit code of a process that signal N ended is 128 + N; ssh's for a lost machine is 255
 

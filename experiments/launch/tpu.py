@@ -7,6 +7,7 @@ same. Whatever happens, the queued resource is deleted at the end: nothing that 
 
 import datetime
 import json
+import os
 import re
 import subprocess
 import time
@@ -95,17 +96,18 @@ def prepare(launch: Launch) -> None:
       UserError: a value that Google Cloud would not take, no price, no such commit, or changes that no commit has.
     """
 
+    wanted = launch.options["commit"]
+
     def git(*words: str) -> str:
         done = subprocess.run([found("git"), *words], capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"git {words[0]}: {done.stderr.strip().splitlines()[-1]}; launch from a checkout of the project")
+            raise UserError(f"--commit {wanted!r} is none of a git checkout in {os.getcwd()}: launch from the project's")
         return done.stdout.strip()
 
     part = checked(launch.options)
     if launch.options["prices"]:
         price = prices.per_chip_hour(launch.options["prices"], part.kind, launch.options["spot"])
         launch.known["usd_per_chip_hour"] = price
-    wanted = launch.options["commit"]
     launch.known["commit"] = git("rev-parse", "--verify", "--end-of-options", f"{wanted}^{{commit}}")
     changed = git("status", "--porcelain", "--untracked-files=no") if wanted == "HEAD" else ""
     if changed:

@@ -18,7 +18,7 @@ from tests.support import fake_cloud
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = ("--config=configs/classification/digits_resnet.py", "--config.optim.lr=0.2")
-FLAGS = ("--type=v5litepod-16", "--zone=us-central1-a", "--project=my-project", "--bucket=bucket", "--spot", "--poll=0.1")
+FLAGS = ("--type=v5litepod-16", "--zone=us-central1-a", "--project=my-project", "--bucket=bucket", "--spot", "--poll=0.1", "--commit=HEAD~0")
 SCRIPTS = (  # a word of each script for the workers
     ("pip install", "install"),
     ("queued-resources delete", "guard"),
@@ -147,8 +147,8 @@ CASES = {
         "failed",
         "--max-restarts is used up",
     ),
-    "mistake": ({"train": [{"code": 2}]}, (), [*BEGIN, *SETUP, "delete"], 2, "failed", "failed: mistake"),
-    "bug": ({"train": [{"code": 1}]}, (), [*BEGIN, *SETUP, "delete"], 1, "failed", "failed: failed"),
+    "mistake": ({"train": [{"code": 2}]}, (), [*BEGIN, *SETUP, "delete"], 2, "failed", "failed: a mistake"),
+    "bug": ({"train": [{"code": 1}]}, (), [*BEGIN, *SETUP, "delete"], 1, "failed", "failed: the run failed"),
     "connection": (
         {"errors": {"ssh": ["", "", "", "ssh"]}, "hosts": 1},
         ("--type=v5litepod-8",),
@@ -309,8 +309,9 @@ def test_a_teardown_that_fails_says_so_and_can_be_done_again(place):
     assert here.left() == [] and here.record()["phase"] == "stopped"
 
 
+.mark.slow
 def test_another_shell_asks_and_goes_on_when_the_controller_is_gone(place):
-    here = place(train=[{"seconds": 6, "lines": 2}], hosts=1, states=[["ACTIVE"]])
+    here = place(train=[{"seconds": 12, "lines": 2}], hosts=1, states=[["ACTIVE"]])
     process = here.start("--type=v5litepod-1")
     wait_for(process, "line 1")
     code, output = here.verb("status", "run1")
@@ -386,7 +387,7 @@ def test_a_wrong_value_is_one_clear_line(tmp_path, monkeypatch, capsys, flag, va
     monkeypatch.chdir(ROOT)
     good = [word for word in ("--name=run1", *FLAGS, f"--root={tmp_path}") if not word.startswith(flag)]
     with pytest.raises(UserError) as error:
-        main(["tpu", *good, f"{flag}{value}", "--yes", "--", *TRAIN])
+        main(["tpu", *good, f"{flag}{value}", "--dry-run", "--", *TRAIN])
     line = str(error.value)
     assert "\n" not in line and (value in line or flag.strip("-=") in line)
     assert not list(tmp_path.iterdir())
@@ -407,7 +408,7 @@ def test_a_mistake_in_the_run_is_found_before_anything_costs(tmp_path, monkeypat
 
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError) as error:
-        main(["tpu", "--name=run1", *FLAGS, f"--root={tmp_path}", "--yes", "--", *train])
+        main(["tpu", "--name=run1", *FLAGS, f"--root={tmp_path}", "--dry-run", "--", *train])
     assert words in str(error.value)
 
 
