@@ -126,7 +126,9 @@ def status(argv: list[str]) -> int:
     place = commands.workdir(launch.command)
     rows = read_metrics(Path(place) / "metrics.jsonl") if place and not place.startswith(commands.CLOUD) else []
     if rows:
-        print("last metrics: " + ", ".join(f"{key} {value:.5g}" for key, value in rows[-1].items() if value is not None))
+        print(
+            "last metrics: " + ", ".join(f"{key} {value:.5g}" for key, value in rows[-1].items() if value is not None)
+        )
     if said := provider.status(launch):
         print(said)
     return 0
@@ -200,8 +202,12 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
 
 def usage() -> str:
     """The verbs."""
-    about = {name: provider.about for name, provider in PROVIDERS.items()} | {name: verb[1] for name, verb in VERBS.items()}
-    return "\n".join([__doc__, "verbs:", *(f"  {name:<7} {text}" for name, text in about.items()), "", "Each takes --help."])
+    about = {name: provider.about for name, provider in PROVIDERS.items()} | {
+        name: verb[1] for name, verb in VERBS.items()
+    }
+    return "\n".join(
+        [__doc__, "verbs:", *(f"  {name:<7} {text}" for name, text in about.items()), "", "Each takes --help."]
+    )
 
 
 def main(argv: list[str]) -> int:

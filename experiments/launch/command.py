@@ -25,7 +25,9 @@ def checked(command: Sequence[str], default_workdir: Callable[[], str]) -> list[
       UserError: it is empty, a flag or a field of the config is wrong, no such config.
     """
     if not command:
-        raise UserError("say what to run after '--', for instance: -- --config=configs/classification/digits_resnet.py")
+        raise UserError(
+            "say what to run after '--', for instance: -- --config=configs/classification/digits_resnet.py"
+        )
     if not is_training(command):
         return list(command)
     parser = flags.Parser("train", "")

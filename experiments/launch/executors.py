@@ -103,7 +103,12 @@ class Array:
         if not (self._queued() & self._open):
             tasks = ",".join(str(int(trial.id)) for trial in todo)
             jobs = self._launch.options["jobs"]
-            words = ("sbatch", "--parsable", flag("array", f"{tasks}%{jobs}"), str(self._launch.folder / "array.sbatch"))
+            words = (
+                "sbatch",
+                "--parsable",
+                flag("array", f"{tasks}%{jobs}"),
+                str(self._launch.folder / "array.sbatch"),
+            )
             said = self._runner.run(Command("submit", words, ""), attempts=1)
             self._launch.known["job"] = said.strip().partition(";")[0]
             self._launch.save()
@@ -113,7 +118,9 @@ class Array:
         if not job:
             return set()
         words = ("squeue", "--noheader", "--array", "--format=%K", flag("jobs", job))
-        said = self._runner.run(Command("ask", words, ""), attempts=1, fine=("other",))  # an old job is no longer known
+        said = self._runner.run(
+            Command("ask", words, ""), attempts=1, fine=("other",)
+        )  # an old job is no longer known
         return {f"{int(line):03d}" for line in said.split() if line.isdigit()}
 
     def ended(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Runs gcloud (and sbatch, kubectl): once, or again where the failure is one that passes; says what is wrong in one line.
+"""Runs gcloud (and sbatch, kubectl): again where a failure passes; says what is wrong in one line.
 
 gcloud ends with 1 and 'ERROR: (gcloud....) MESSAGE' on standard error, with 2 for a flag that it does not know, and
 `ssh` with the exit code of the remote command.

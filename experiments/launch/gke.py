@@ -1,7 +1,7 @@
 """`launch gke`: a JobSet for TPU node pools of a Kubernetes cluster.
 
-A job of the set is a slice, a pod is a host with its chips. GKE gives every pod its place among the others (TPU_WORKER_ID,
-TPU_WORKER_HOSTNAMES and, between slices, MEGASCALE_*), from which jax.distributed starts. A pod that fails restarts the
+A job of the set is a slice, a pod is a host with its chips. GKE gives every pod its place among the others
+(TPU_WORKER_ID, TPU_WORKER_HOSTNAMES and, between slices, MEGASCALE_*), from which jax.distributed starts. A pod that fails restarts the
 whole set, and the run goes on from its last save; a user's mistake (exit code 2) ends it.
 """
 
@@ -126,7 +126,11 @@ def plan(launch: Launch) -> Plan:
     ask = ("kubectl", "get", "jobset", launch.name, space, "--output=json")
     show = ("kubectl", "logs", space, flag("selector", labels), "--prefix", flag("max-log-requests", 256))
     hosts = f"{options['slices']} x {part.hosts} pod(s) with {part.chips_per_host} chip(s) each"
-    facts = (("workdir", commands.workdir(launch.command)), ("pods", hosts), ("cost", "that of the node pools, while they are there"))
+    facts = (
+        ("workdir", commands.workdir(launch.command)),
+        ("pods", hosts),
+        ("cost", "that of the node pools, while they are there"),
+    )
     return Plan(
         f"{launch.name}: {options['slices']} slice(s) {options['kind']} {options['topology']} on Kubernetes",
         tuple((what, value) for what, value in facts if value),
@@ -135,7 +139,9 @@ def plan(launch: Launch) -> Plan:
             Command("apply", ("kubectl", "apply", flag("filename", path)), "creates the JobSet", "delete"),
             Command("ask", ask, "for `status`"),
             Command("show", show, "for `logs`"),
-            Command("delete", ("kubectl", "delete", "jobset", launch.name, space), "for `stop`; each pod saves first"),
+            Command(
+                "delete", ("kubectl", "delete", "jobset", launch.name, space), "for `stop`; each pod saves first"
+            ),
         ),
     )
 

@@ -99,5 +99,3 @@ def of_topology(kind: str, topology: str) -> Slice:
     if chips > KINDS[kind].one_host and chips % 4:
         raise UserError(f"topology '{topology}': its {chips} chips are no whole number of hosts with 4 chips")
     return _slice(kind, chips)
-
-

@@ -1,7 +1,7 @@
 """`launch local`: N processes with M simulated devices each, on this machine: the code path of a pod, for nothing.
 
-The processes find each other as they do anywhere else (CNN_COORDINATOR, CNN_PROCESSES, CNN_PROCESS). When one fails, the
-others are ended; a run that saved itself or lost a process goes on from its last save.
+The processes find each other as they do anywhere else (CNN_COORDINATOR, CNN_PROCESSES, CNN_PROCESS). When one fails,
+the others are ended; a run that saved itself or lost a process goes on from its last save.
 """
 
 import os

@@ -33,4 +33,6 @@ def judge(codes: Sequence[int]) -> str:
 
 def exit_code(outcome: str) -> int:
     """Of the launcher itself, where the run ends with this outcome."""
-    return {DONE: EXIT_DONE, AGAIN: EXIT_INTERRUPTED, LOST: EXIT_INTERRUPTED, MISTAKE: EXIT_MISTAKE}.get(outcome, EXIT_BUG)
+    return {DONE: EXIT_DONE, AGAIN: EXIT_INTERRUPTED, LOST: EXIT_INTERRUPTED, MISTAKE: EXIT_MISTAKE}.get(
+        outcome, EXIT_BUG
+    )

@@ -59,8 +59,16 @@ class Plan:
         for step in dict.fromkeys(command.name for command in self.commands):
             same = self.of(step)
             undone = f" (undone by: {same[0].undo})" if same[0].undo else ""
-            lines += ["", f"{step}: {same[0].why}{undone}", *(f"    {command}" for command in same)]
+            lines += ["", f"{step}: {same[0].why}{undone}", f"    {same[0]}"]
+            lines += [f"    and with {', '.join(_other_words(same[0], command))}" for command in same[1:]]
         return "\n".join(lines)
+
+
+def _other_words(first: Command, command: Command) -> list[str]:
+    """The words in which a command differs from the first of its step."""
+    same_length = len(first.argv) == len(command.argv)
+    pairs = zip(first.argv if same_length else [None] * len(command.argv), command.argv, strict=True)
+    return [shlex.quote(word) for before, word in pairs if word != before]
 
 
 def flag(name: str, value: object) -> str:

@@ -24,7 +24,7 @@ STATES = {
     "PROVISIONING": WAIT,
     ACTIVE: TRAIN,
     "SUSPENDING": WAIT,  # preempted: the machines are going
-    "SUSPENDED": RENEW,  # preempted: they are gone; the request stays, counts against the quota and is never granted again
+    "SUSPENDED": RENEW,  # preempted: gone; the request stays, counts for the quota, and is never granted again
     "FAILED": RENEW,  # not granted in time, or not possible
     "DELETING": WAIT,
 }
@@ -84,7 +84,9 @@ class Pod:
             self.watch()
             now, error = self.look()
             if now not in (NONE, UNKNOWN) and not self.launch.known.get("created"):
-                raise UserError(f"a queued resource '{self.launch.name}' exists and is not of this launch: use another --name")
+                raise UserError(
+                    f"a queued resource '{self.launch.name}' exists and is not of this launch: use another --name"
+                )
             action = STATES.get(now, WAIT)
             if action == CREATE:
                 self.create()
@@ -185,8 +187,7 @@ class Pod:
                 streams.wait(self.watch, partial(streams.any_ended, running), self.poll)
                 for label, stream in list(followed.items()):
                     if (code := stream.poll()) is not None:
-                        self.launch.known["seen"][label] = self.seen(label) + stream.lines
-                        followed.pop(label).close()
+                        self.disconnect(label, followed.pop(label))
                         codes[label] = SSH_LOST if code and OWN_ERROR in stream.error else code
                 if self.look()[0] not in (ACTIVE, UNKNOWN):
                     return ""
@@ -203,8 +204,8 @@ class Pod:
                 if result == outcome.DONE:
                     began = time.monotonic()
         finally:
-            for stream in followed.values():
-                stream.close()
+            for label, stream in followed.items():
+                self.disconnect(label, stream)
 
     def workers(self) -> dict[str, tuple[str, int]]:
         """{label: (slice, worker)} of all."""
@@ -223,6 +224,11 @@ class Pod:
         """A stream of one worker's log, from the first line on that was not seen."""
         command = tpu.follow(self.launch, *self.workers()[label], self.seen(label) + 1)
         return streams.Stream(command.argv, label, self.launch.folder / f"worker_{label}.log", apart=True)
+
+    def disconnect(self, label: str, stream: streams.Stream) -> None:
+        """Ends a stream, and keeps how far it came."""
+        stream.close()
+        self.launch.known["seen"][label] = self.seen(label) + stream.lines
 
     def save(self) -> None:
         """Lets the run save before it ends; what fails here does not keep the machines from going."""

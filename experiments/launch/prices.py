@@ -29,5 +29,7 @@ def per_chip_hour(path: str, kind: str, spot: bool) -> float:
     except (KeyError, TypeError, ValueError):
         price = math.nan
     if not 0 <= price < math.inf:
-        raise UserError(f"--prices {path}: no price of {kind} in column '{column}'; its first line is chip,on_demand,spot")
+        raise UserError(
+            f"--prices {path}: no price of {kind} in column '{column}'; its first line is chip,on_demand,spot"
+        )
     return price

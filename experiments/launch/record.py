@@ -1,8 +1,8 @@
 """What is known about a launch: runs/launch/NAME/launch.json, so that another shell can ask, stop and resume.
 
-    launch.json     target, options, command, phase and history
-    commands.jsonl  every command that was run for it, with its exit code and seconds
-    *.log           what the workers said
+launch.json     target, options, command, phase and history
+commands.jsonl  every command that was run for it, with its exit code and seconds
+*.log           what the workers said
 """
 
 import contextlib

@@ -69,7 +69,7 @@ def follow(commit: str, first: int = 1) -> str:
     return script(
         [
             _here(commit),
-            f'tail -n +{first} -f --pid="$(cat {PID})" {LOG}',
+            f'tail -n +{first} -f -s 0.2 --pid="$(cat {PID})" {LOG}',
             f'exit "$(cat {CODE} 2>/dev/null || echo 137)"',
         ]
     )
@@ -82,7 +82,7 @@ def stop(commit: str) -> str:
             f'cd "$HOME/{folder(commit)}" 2>/dev/null || exit 0',
             f'if ! test -f {PID} || ! kill -0 "$(cat {PID})" 2>/dev/null; then exit 0; fi',
             f'kill -TERM -- "-$(cat {PID})"',
-            f'timeout {STOP_S} tail -f /dev/null --pid="$(cat {PID})" || true',
+            f'timeout {STOP_S} tail -f /dev/null -s 0.2 --pid="$(cat {PID})" || kill -KILL -- "-$(cat {PID})"',
         ]
     )
 

@@ -21,11 +21,15 @@ STOPPED = "stopped"  # a file of this name: `stop` wants the job to end, and not
 def flags(parser: Parser) -> None:
     """The flags of this target."""
     parser.add_argument("--nodes", type=int, default=1, help="one process on each")
-    parser.add_argument("--time", default="24:00:00", help="limit of one job, as sbatch takes it; the run goes on in the next")
+    parser.add_argument(
+        "--time", default="24:00:00", help="limit of one job, as sbatch takes it; the run goes on in the next"
+    )
     parser.add_argument("--partition", default="")
     parser.add_argument("--account", default="")
     parser.add_argument("--gpus-per-node", default="", help="for instance 8, or a100:4")
-    parser.add_argument("--setup", default="", help="a line of shell before training, for instance 'module load cuda'")
+    parser.add_argument(
+        "--setup", default="", help="a line of shell before training, for instance 'module load cuda'"
+    )
     parser.add_argument("--python", default=".venv/bin/python", help="interpreter, from the checkout's root on")
 
 

@@ -35,17 +35,25 @@ DONE, LOST, FAILED, OPEN = "done", "stopped early", "failed", "open"
 def flags(parser: Parser) -> None:
     """The flags of this target."""
     parser.add_argument("--on", choices=TARGETS, default="local", help="where the runs run")
-    parser.add_argument("--with", dest="with_", default="", metavar="FLAGS", help="of that target, in one word: '--nodes 2'")
+    parser.add_argument(
+        "--with", dest="with_", default="", metavar="FLAGS", help="of that target, in one word: '--nodes 2'"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--grid", action="append", default=[], metavar="FIELD=V,V", help="every combination is run")
-    parser.add_argument("--random", action="append", default=[], metavar="FIELD=RANGE", help="log:LOW:HIGH, lin:, int:, or V,V")
+    parser.add_argument(
+        "--random", action="append", default=[], metavar="FIELD=RANGE", help="log:LOW:HIGH, lin:, int:, or V,V"
+    )
     parser.add_argument("--trials", type=int, default=10, help="how many are drawn, with --random")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--metric", default="eval/accuracy", help="of metrics.jsonl, that runs are compared by")
     parser.add_argument("--mode", choices=("max", "min"), default="max")
     parser.add_argument("--rule", choices=rules.RULES, default="none", help="ends runs that have lost")
-    parser.add_argument("--start", type=int, default=100, help="step from which the rule looks; halving: the first rung")
-    parser.add_argument("--eta", type=int, default=3, help="halving: one in so many goes on, and each rung is so much later")
+    parser.add_argument(
+        "--start", type=int, default=100, help="step from which the rule looks; halving: the first rung"
+    )
+    parser.add_argument(
+        "--eta", type=int, default=3, help="halving: one in so many goes on, and each rung is so much later"
+    )
     parser.add_argument("--best", type=int, default=5, help="lines of the table that are printed")
     parser.add_argument("--poll", type=float, default=10.0, help="seconds between two looks at the metrics")
 
@@ -101,12 +109,21 @@ def plan(launch: Launch) -> Plan:
     lines = [trial_command(launch, trial) for trial in todo]
     for line in lines:
         commands.checked(line, str)
-    rule = options["rule"] if options["rule"] == "none" else f"{options['rule']} by {options['metric']}, from step {options['start']} on"
+    rule = (
+        options["rule"]
+        if options["rule"] == "none"
+        else f"{options['rule']} by {options['metric']}, from step {options['start']} on"
+    )
     facts = [("runs", f"{len(todo)}, {options['jobs']} at once"), ("early end", rule)]
     facts += [("workdir", commands.workdir(launch.command)), ("table", str(launch.folder / "results.csv"))]
     title = f"{launch.name}: a sweep over {', '.join(todo[0].overrides)} on {options['on']}"
     if options["on"] == "slurm":
-        array = ("sbatch", "--parsable", f"--array=0-{len(todo) - 1}%{options['jobs']}", str(launch.folder / "array.sbatch"))
+        array = (
+            "sbatch",
+            "--parsable",
+            f"--array=0-{len(todo) - 1}%{options['jobs']}",
+            str(launch.folder / "array.sbatch"),
+        )
         cancel = Command("cancel", ("scancel", str(launch.known.get("job", "JOB"))), "for `stop`")
         submit = Command("submit", array, "puts the array into the queue; `resume` submits what is left", "cancel")
         return Plan(title, tuple(facts), array_files(launch, inner, lines), (submit, cancel))
@@ -114,8 +131,13 @@ def plan(launch: Launch) -> Plan:
         first = Launch(f"{launch.name}-{todo[0].id}", "tpu", inner, lines[0], launch.folder)
         tpu.prepare(first)
         facts += [(f"{what}, each", value) for what, value in tpu.plan(first).facts if what in ("cost", "deadline")]
-    words = [child_words(launch, trial, line, shlex.split(options["with_"])) for trial, line in zip(todo, lines, strict=True)]
-    return Plan(title, tuple(facts), (), tuple(Command("trial", tuple(w), "a launch of its own", "Ctrl-C") for w in words))
+    words = [
+        child_words(launch, trial, line, shlex.split(options["with_"]))
+        for trial, line in zip(todo, lines, strict=True)
+    ]
+    return Plan(
+        title, tuple(facts), (), tuple(Command("trial", tuple(w), "a launch of its own", "Ctrl-C") for w in words)
+    )
 
 
 def read(place: str) -> str:
@@ -181,7 +203,9 @@ def table(launch: Launch, lines: Sequence[Mapping[str, Any]]) -> str:
     def cell(value: Any) -> str:
         return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
-    head = [f"best {len(shown)} of {len(lines)} by {launch.options['metric']} ({launch.options['mode']}), each the best over its steps:"]
+    head = [
+        f"best {len(shown)} of {len(lines)} by {launch.options['metric']} ({launch.options['mode']}), each the best over its steps:"
+    ]
     rows = [columns, ["---"] * len(columns), *([cell(line[column]) for column in columns] for line in shown)]
     return "\n".join([*head, "", *(f"| {' | '.join(row)} |" for row in rows)])
 
@@ -192,7 +216,9 @@ def executor(launch: Launch, todo: Sequence[Trial]) -> Executor:
         return Array(launch, todo, lambda trial: finished(launch, trial))
     extra = shlex.split(launch.options["with_"])
     return Children(
-        lambda trial: child_words(launch, trial, trial_command(launch, trial), extra), launch.folder, launch.options["jobs"]
+        lambda trial: child_words(launch, trial, trial_command(launch, trial), extra),
+        launch.folder,
+        launch.options["jobs"],
     )
 
 

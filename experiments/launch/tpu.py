@@ -39,16 +39,22 @@ def flags(parser: Parser) -> None:
     parser.add_argument("--project", required=True, help="id of the Google Cloud project that pays")
     parser.add_argument("--bucket", default="", help="for the run's folder: gs://BUCKET/NAME")
     parser.add_argument("--spot", action="store_true", help="cheaper machines that may be taken away at any time")
-    parser.add_argument("--slices", type=int, default=1, help="so many of this type, joined by the data centre's network")
+    parser.add_argument(
+        "--slices", type=int, default=1, help="so many of this type, joined by the data centre's network"
+    )
     parser.add_argument("--hours", type=hours, default=12.0, help="then everything is deleted, finished or not")
     parser.add_argument("--prices", default="", help="CSV of your dollars per chip and hour: chip,on_demand,spot")
     parser.add_argument("--runtime", default="", help="another software version of the VMs than Google's common one")
     parser.add_argument("--service-account", default="", help="of the VMs; default: Compute Engine's")
     parser.add_argument("--network", default="")
     parser.add_argument("--subnetwork", default="")
-    parser.add_argument("--internal-ips", action="store_true", help="no address that the internet sees; needs Cloud NAT")
+    parser.add_argument(
+        "--internal-ips", action="store_true", help="no address that the internet sees; needs Cloud NAT"
+    )
     parser.add_argument("--commit", default="HEAD", help="of this checkout, installed on the workers")
-    parser.add_argument("--max-restarts", type=int, default=3, help="after failures of the run; preemptions do not count")
+    parser.add_argument(
+        "--max-restarts", type=int, default=3, help="after failures of the run; preemptions do not count"
+    )
     parser.add_argument("--poll", type=float, default=30.0, help="seconds between two looks at the state")
 
 
@@ -58,7 +64,9 @@ def workdir(launch: Launch) -> str:
     if not bucket:
         raise UserError("give --bucket=BUCKET, or a --workdir=gs://BUCKET/FOLDER after '--'")
     if not BUCKET.fullmatch(bucket):
-        raise UserError(f"--bucket {bucket!r} is no name of a bucket: lower-case letters, digits and '-', without gs://")
+        raise UserError(
+            f"--bucket {bucket!r} is no name of a bucket: lower-case letters, digits and '-', without gs://"
+        )
     return f"{commands.CLOUD}{bucket}/{launch.name}"
 
 
@@ -101,7 +109,9 @@ def prepare(launch: Launch) -> None:
     def git(*words: str) -> str:
         done = subprocess.run([found("git"), *words], capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"--commit {wanted!r} is none of a git checkout in {os.getcwd()}: launch from the project's")
+            raise UserError(
+                f"--commit {wanted!r} is none of a git checkout in {os.getcwd()}: launch from the project's"
+            )
         return done.stdout.strip()
 
     part = checked(launch.options)
@@ -157,39 +167,94 @@ def plan(launch: Launch) -> Plan:
     left = seconds_left(launch)
     create = (
         *(*QUEUED, "create", launch.name, *place),
-        *((flag("node-count", options["slices"]), flag("node-prefix", launch.name)) if many else (flag("node-id", launch.name),)),
+        *(
+            (flag("node-count", options["slices"]), flag("node-prefix", launch.name))
+            if many
+            else (flag("node-id", launch.name),)
+        ),
         flag("accelerator-type", options["type"]),
         flag("runtime-version", options["runtime"] or hardware.KINDS[part.kind].runtime),
         flag("valid-until-duration", f"{left}s"),
         *(["--spot"] if options["spot"] else []),
-        *(flag(key.replace("_", "-"), options[key]) for key in ("service_account", "network", "subnetwork") if options[key]),
+        *(
+            flag(key.replace("_", "-"), options[key])
+            for key in ("service_account", "network", "subnetwork")
+            if options[key]
+        ),
         *(["--internal-ips"] if options["internal_ips"] else []),
     )
     delete = (*QUEUED, "delete", launch.name, *place, "--force")
     steps = [
         Command("create", create, "asks for the machines; what is not granted by the deadline expires", "delete"),
-        Command("describe", (*QUEUED, "describe", launch.name, *place, "--format=json"), f"its state, every {options['poll']:g} s"),
-        Command("source", ("git", "archive", "--format=tar.gz", flag("output", copied), commit), "the project as committed"),
+        Command(
+            "describe",
+            (*QUEUED, "describe", launch.name, *place, "--format=json"),
+            f"its state, every {options['poll']:g} s",
+        ),
+        Command(
+            "source",
+            ("git", "archive", "--format=tar.gz", flag("output", copied), commit),
+            "the project as committed",
+        ),
     ]
     bucket = commands.workdir(launch.command).removeprefix(commands.CLOUD).partition("/")[0]
     if bucket:
-        look = ("gcloud", "storage", "buckets", "describe", f"{commands.CLOUD}{bucket}", flag("project", options["project"]))
-        steps.insert(0, Command("bucket", (*look, "--format=value(location)"), "the bucket is there, before anything costs"))
+        look = (
+            "gcloud",
+            "storage",
+            "buckets",
+            "describe",
+            f"{commands.CLOUD}{bucket}",
+            flag("project", options["project"]),
+        )
+        steps.insert(
+            0, Command("bucket", (*look, "--format=value(location)"), "the bucket is there, before anything costs")
+        )
     for index, node in enumerate(nodes(launch)):
         copy = (*TPU, "scp", copied, f"{node}:", *_place(launch), "--worker=all")
         steps += [
             Command("copy", copy, "the source, to the home of every worker"),
-            Command("install", ssh(launch, node, "all", remote.install(commit)), "pinned requirements and JAX for TPUs"),
-            Command("start", ssh(launch, node, "all", remote.start(commit, launch.command)), "training, on every worker", "stop"),
+            Command(
+                "install", ssh(launch, node, "all", remote.install(commit)), "pinned requirements and JAX for TPUs"
+            ),
+            Command(
+                "start",
+                ssh(launch, node, "all", remote.start(commit, launch.command)),
+                "training, on every worker",
+                "stop",
+            ),
         ]
         if index == 0:
             guard = ssh(launch, node, "0", remote.guard(commit, left, delete))
-            steps.append(Command("guard", guard, "deletes all at the deadline, even if this computer is gone by then"))
+            steps.append(
+                Command("guard", guard, "deletes all at the deadline, even if this computer is gone by then")
+            )
     steps += [follow(launch, node, worker) for node in nodes(launch) for worker in range(part.hosts)]
-    steps += [Command("stop", ssh(launch, node, "all", remote.stop(commit)), "the run saves and ends") for node in nodes(launch)]
-    steps.append(Command("delete", delete, "machines and request; also after Ctrl-C, at the deadline and after a failure"))
-    order = ("bucket", "create", "describe", "source", "copy", "install", "guard", "start", "follow", "stop", "delete")
-    facts = (("workdir", commands.workdir(launch.command)), ("cost", cost(launch, part)), ("deadline", deadline(launch)))
+    steps += [
+        Command("stop", ssh(launch, node, "all", remote.stop(commit)), "the run saves and ends")
+        for node in nodes(launch)
+    ]
+    steps.append(
+        Command("delete", delete, "machines and request; also after Ctrl-C, at the deadline and after a failure")
+    )
+    order = (
+        "bucket",
+        "create",
+        "describe",
+        "source",
+        "copy",
+        "install",
+        "guard",
+        "start",
+        "follow",
+        "stop",
+        "delete",
+    )
+    facts = (
+        ("workdir", commands.workdir(launch.command)),
+        ("cost", cost(launch, part)),
+        ("deadline", deadline(launch)),
+    )
     return Plan(
         f"{launch.name}: {options['slices']} x {options['type']} in {options['zone']}{', spot' if options['spot'] else ''}: "
         f"{options['slices'] * part.hosts} host(s), {options['slices'] * part.chips} chips",
@@ -202,7 +267,9 @@ def plan(launch: Launch) -> Plan:
 def follow(launch: Launch, node: str, worker: int, first: int = 1) -> Command:
     """The stream of one worker's log from a line on; ends with training's exit code."""
     text = remote.follow(launch.known["commit"], first)
-    return Command("follow", ssh(launch, node, str(worker), text), "each worker's log, with its number before each line")
+    return Command(
+        "follow", ssh(launch, node, str(worker), text), "each worker's log, with its number before each line"
+    )
 
 
 def cost(launch: Launch, part: hardware.Slice) -> str:

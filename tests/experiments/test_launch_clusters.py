@@ -45,7 +45,13 @@ def problems(value: Any, schema: dict, where: str = "") -> list[str]:
 
 
 def jobset(**changes: Any) -> Launch:
-    options = {"kind": "v5e", "topology": "4x4", "slices": 1, "image": "europe-docker.pkg.dev/p/r/cnn:1", "spot": False}
+    options = {
+        "kind": "v5e",
+        "topology": "4x4",
+        "slices": 1,
+        "image": "europe-docker.pkg.dev/p/r/cnn:1",
+        "spot": False,
+    }
     options |= {"namespace": "default", "service_account": "", "bucket": "bucket", "max_restarts": 100}
     command = changes.pop("command", [CONFIG, "--workdir=gs://bucket/run1"])
     return Launch("run1", "gke", options | changes, command)
@@ -91,7 +97,11 @@ def test_the_manifest_fits_the_schema(kind, topology, pods, chips, more):
         (("spec", "failurePolicy", "maxRestarts"), "3", "is no integer"),
         (("spec", "failurePolicy", "rules", 0, "name"), "a-b", "does not match"),
         (("spec", "replicatedJobs", 0, "template", "spec", "paralelism"), 1, "unknown field"),
-        (("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "name"), None, "is no string"),
+        (
+            ("spec", "replicatedJobs", 0, "template", "spec", "template", "spec", "containers", 0, "name"),
+            None,
+            "is no string",
+        ),
         (("metadata", "name"), "run 1", "does not match"),
     ],
 )
@@ -152,7 +162,11 @@ def calls(folder: Path) -> list[list[str]]:
 
 def run(environment: dict[str, str], *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.launch", *words], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "experiments.launch", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -164,7 +178,14 @@ def test_a_slurm_job_from_its_submission_to_its_end(tmp_path):
     folder = tmp_path / "launches" / "run1"
     assert calls(tmp_path) == [["sbatch", "--parsable", str(folder / "job.sbatch")]]
     script = (folder / "job.sbatch").read_text()
-    for line in ("job-name=run1", "nodes=2", "ntasks-per-node=1", "time=04:00:00", "partition=gpu", "gpus-per-node=8"):
+    for line in (
+        "job-name=run1",
+        "nodes=2",
+        "ntasks-per-node=1",
+        "time=04:00:00",
+        "partition=gpu",
+        "gpus-per-node=8",
+    ):
         assert f"\n#SBATCH --{line}\n" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     assert "RUNNING 1:00 node[1-2]" in run(environment, "status", "run1", root)
@@ -172,7 +193,9 @@ def test_a_slurm_job_from_its_submission_to_its_end(tmp_path):
     assert calls(tmp_path)[-1] == ["scancel", "42"]
 
 
-@pytest.mark.parametrize("code, stopped, again", [(75, False, True), (75, True, False), (0, False, False), (2, False, False)])
+@pytest.mark.parametrize(
+    "code, stopped, again", [(75, False, True), (75, True, False), (0, False, False), (2, False, False)]
+)
 def test_a_slurm_job_queues_itself_again_only_after_a_save(tmp_path, code, stopped, again):
     environment, root = tools(tmp_path, srun=code), f"--root={tmp_path / 'launches'}"
     run(environment, "slurm", "--name=run1", root, "--yes", "--", "program", "a b", "$(touch pwned)")

@@ -45,11 +45,24 @@ def words(tmp_path: Path, script: str, *flags: str) -> list[str]:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     start = [sys.executable, "-m", "experiments.launch", "local", "--name=run1", f"--root={tmp_path / 'launches'}"]
-    return [*start, "--processes=2", "--devices=3", "--grace=5", *flags, "--", sys.executable, str(program), str(tmp_path), script]
+    return [
+        *start,
+        "--processes=2",
+        "--devices=3",
+        "--grace=5",
+        *flags,
+        "--",
+        sys.executable,
+        str(program),
+        str(tmp_path),
+        script,
+    ]
 
 
 def launch(tmp_path: Path, script: str, *flags: str) -> tuple[int, str]:
-    done = subprocess.run(words(tmp_path, script, *flags), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        words(tmp_path, script, *flags), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -92,7 +105,9 @@ def test_a_process_that_hangs_is_killed_after_the_grace(tmp_path):
 
 
 def test_ctrl_c_lets_all_save_and_the_same_command_goes_on(tmp_path):
-    process = subprocess.Popen(words(tmp_path, "wait;0"), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words(tmp_path, "wait;0"), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     begun = 0
     while begun < 2:
         begun += "begin" in process.stdout.readline().split("]")[-1][:7]
@@ -132,7 +147,11 @@ def test_stop_ends_what_a_dead_controller_left(tmp_path):
     process.stdout.close()
     root = f"--root={tmp_path / 'launches'}"
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.launch", "stop", "run1", root], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+        [sys.executable, "-m", "experiments.launch", "stop", "run1", root],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert phase(tmp_path) == "stopped"
@@ -158,7 +177,9 @@ def test_outcomes(codes, wanted):
     assert outcome.judge(codes) == wanted
 
 
-@pytest.mark.parametrize("flags", [("--processes=0",), ("--devices=0",), ("--processes=65",), ("--grace=0",), ("--max-restarts=-1",)])
+@pytest.mark.parametrize(
+    "flags", [("--processes=0",), ("--devices=0",), ("--processes=65",), ("--grace=0",), ("--max-restarts=-1",)]
+)
 def test_wrong_numbers(tmp_path, flags):
     with pytest.raises(UserError, match=re.escape(flags[0].split("=")[0])):
         main(["local", "--name=run1", f"--root={tmp_path}", *flags, "--dry-run", "--", "true"])

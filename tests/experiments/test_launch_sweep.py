@@ -50,7 +50,12 @@ def test_a_grid_is_every_combination():
 
 
 def test_what_is_drawn_lies_in_its_range_and_is_the_same_again():
-    ranges = ["optim.lr=log:1e-4:1e-1", "model.depth=int:8:20", "optim.weight_decay=lin:0:0.1", "optim.name=sgd,adamw"]
+    ranges = [
+        "optim.lr=log:1e-4:1e-1",
+        "model.depth=int:8:20",
+        "optim.weight_decay=lin:0:0.1",
+        "optim.name=sgd,adamw",
+    ]
     made = trials([], ranges, 200, 7)
     assert made == trials([], ranges, 200, 7) != trials([], ranges, 200, 8)
     lrs = [float(trial.overrides["optim.lr"]) for trial in made]
@@ -87,8 +92,16 @@ def curve(*values: float) -> list[tuple[int, float]]:
         ("none", {"a": curve(0, 0), "b": curve(1, 1), "c": curve(1, 1), "d": curve(1, 1)}, ""),
         ("median", {"a": curve(0.1, 0.2), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)}, "a"),
         ("median", {"a": curve(0.1, 0.2), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6)}, ""),  # too few others
-        ("median", {"a": curve(0.1), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)}, ""),  # too early
-        ("median", {"a": curve(0.9, 0.1), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)}, ""),  # its best
+        (
+            "median",
+            {"a": curve(0.1), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)},
+            "",
+        ),  # too early
+        (
+            "median",
+            {"a": curve(0.9, 0.1), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)},
+            "",
+        ),  # its best
         ("halving", {"a": curve(0.1, 0.2), "b": curve(0.3, 0.4), "c": curve(0.5, 0.6)}, "ab"),
         ("halving", {"a": curve(0.1, 0.2), "b": curve(0.3)}, ""),  # alone at its rung
         ("halving", {"a": curve(0.3, 0.2), "b": curve(0.3, 0.2)}, ""),  # equals
@@ -101,7 +114,13 @@ def test_rules(rule, curves, loses):
 
 
 def test_a_curve_turns_the_sign_and_leaves_out_what_is_no_number():
-    rows = [{"step": 1, "loss": 2.0}, {"step": 2}, {"step": 3, "loss": None}, {"step": 4, "loss": float("nan")}, {"step": 5, "loss": 1}]
+    rows = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2},
+        {"step": 3, "loss": None},
+        {"step": 4, "loss": float("nan")},
+        {"step": 5, "loss": 1},
+    ]
     assert rules.curve(rows, "loss", "min") == [(1, -2.0), (5, -1.0)]
     assert rules.curve(rows, "loss", "max") == [(1, 2.0), (5, 1.0)]
 
@@ -112,7 +131,9 @@ def stub(tmp_path, monkeypatch):
     program = tmp_path / "trial.py"
     program.write_text(TRIAL)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "child_words", lambda launch, trial, command, extra: [sys.executable, str(program), *command])
+    monkeypatch.setattr(
+        sweep, "child_words", lambda launch, trial, command, extra: [sys.executable, str(program), *command]
+    )
 
     def run(*flags: str, code: int = 0) -> dict[str, dict[str, str]]:
         words = ["sweep", "--name=s1", f"--root={tmp_path / 'launches'}", "--poll=0.1", *flags, "--yes"]
@@ -205,7 +226,9 @@ def test_a_slurm_array(tmp_path):
     texts = {
         "sbatch": SBATCH.format(python=sys.executable, folder=tmp_path),
         # srun runs its words; the interpreter of --python is TRIAL, which passes over '-m cnn.train'
-        "srun": '#!/bin/bash\necho "$SLURM_ARRAY_TASK_ID" >> ' + f"{tmp_path}/queue" + '\nwhile [[ $1 == --* ]]; do shift; done\n"$@"\ncode=$?\n'
+        "srun": '#!/bin/bash\necho "$SLURM_ARRAY_TASK_ID" >> '
+        + f"{tmp_path}/queue"
+        + '\nwhile [[ $1 == --* ]]; do shift; done\n"$@"\ncode=$?\n'
         + f'sed -i "/^$SLURM_ARRAY_TASK_ID\\$/d" {tmp_path}/queue\nexit $code\n',
         "squeue": f"#!/bin/bash\nsort -u {tmp_path}/queue 2>/dev/null || true\n",
         "scancel": f'#!/bin/bash\necho "$@" >> {tmp_path}/cancelled\n',
@@ -217,9 +240,28 @@ def test_a_slurm_array(tmp_path):
         (tools / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     root, runs = tmp_path / "launches", tmp_path / "runs"
-    flags = ["--grid=optim.lr=0.1,0.3,0.2", "--jobs=2", "--on=slurm", f"--with=--time 10 --python {tools}/train", "--poll=0.5"]
-    words = [sys.executable, "-m", "experiments.launch", "sweep", "--name=s1", f"--root={root}", *flags, "--yes", "--", CONFIG]
-    done = subprocess.run([*words, f"--workdir={runs}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    flags = [
+        "--grid=optim.lr=0.1,0.3,0.2",
+        "--jobs=2",
+        "--on=slurm",
+        f"--with=--time 10 --python {tools}/train",
+        "--poll=0.5",
+    ]
+    words = [
+        sys.executable,
+        "-m",
+        "experiments.launch",
+        "sweep",
+        "--name=s1",
+        f"--root={root}",
+        *flags,
+        "--yes",
+        "--",
+        CONFIG,
+    ]
+    done = subprocess.run(
+        [*words, f"--workdir={runs}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "out").read_text()
     (call,) = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
     assert call == ["--parsable", "--array=0,1,2%2", str(root / "s1" / "array.sbatch")]
@@ -231,11 +273,22 @@ def test_a_slurm_array(tmp_path):
 def test_two_real_runs_on_this_machine(tmp_path):
     begun = time.monotonic()
     words = [sys.executable, "-m", "experiments.launch", "sweep", "--name=s1", f"--root={tmp_path / 'launches'}"]
-    words += ["--grid=optim.lr=0.05,0.1", "--poll=0.5", "--yes", "--", f"{CONFIG}:smoke", f"--workdir={tmp_path / 'runs'}"]
-    done = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
+    words += [
+        "--grid=optim.lr=0.05,0.1",
+        "--poll=0.5",
+        "--yes",
+        "--",
+        f"{CONFIG}:smoke",
+        f"--workdir={tmp_path / 'runs'}",
+    ]
+    done = subprocess.run(
+        words, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for trial in ("000", "001"):
         assert (tmp_path / "runs" / trial / "summary.json").is_file()
     with open(tmp_path / "launches" / "s1" / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert {line["state"] for line in lines} == {"done"} and all(line["best"] for line in lines), time.monotonic() - begun
+    assert {line["state"] for line in lines} == {"done"} and all(line["best"] for line in lines), (
+        time.monotonic() - begun
+    )

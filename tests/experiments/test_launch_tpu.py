@@ -1,4 +1,4 @@
-"""`launch tpu` against a `gcloud` that keeps its machines in a folder: the plan, the stream of commands, what is left."""
+"""`launch tpu` against a `gcloud` that keeps its machines in a folder: the plan, the commands, what is left."""
 
 import json
 import os
@@ -18,7 +18,15 @@ from tests.support import fake_cloud
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 TRAIN = ("--config=configs/classification/digits_resnet.py", "--config.optim.lr=0.2")
-FLAGS = ("--type=v5litepod-16", "--zone=us-central1-a", "--project=my-project", "--bucket=bucket", "--spot", "--poll=0.1", "--commit=HEAD~0")
+FLAGS = (
+    "--type=v5litepod-16",
+    "--zone=us-central1-a",
+    "--project=my-project",
+    "--bucket=bucket",
+    "--spot",
+    "--poll=0.1",
+    "--commit=HEAD~0",
+)
 SCRIPTS = (  # a word of each script for the workers
     ("pip install", "install"),
     ("queued-resources delete", "guard"),
@@ -41,7 +49,9 @@ class Place:
 
     def start(self, *flags: str, train: tuple[str, ...] = TRAIN) -> subprocess.Popen:
         words = self.words("tpu", "--name=run1", *FLAGS, *flags, "--yes", "--", *train)
-        return subprocess.Popen(words, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            words, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def launch(self, *flags: str, train: tuple[str, ...] = TRAIN) -> tuple[int, str]:
         """Exit code and output of a launch that ends by itself."""
@@ -110,18 +120,45 @@ CASES = {
         "done",
         "the machines were taken away",
     ),
-    "quota": ({"errors": {"create": ["quota"]}}, (), BEGIN[:3], 2, "failed", "Limit: 0 in zone us-central1-a (ask for more"),
-    "permission": ({"errors": {"create": ["permission"]}}, (), BEGIN[:3], 2, "failed", "Permission denied on 'locations"),
+    "quota": (
+        {"errors": {"create": ["quota"]}},
+        (),
+        BEGIN[:3],
+        2,
+        "failed",
+        "Limit: 0 in zone us-central1-a (ask for more",
+    ),
+    "permission": (
+        {"errors": {"create": ["permission"]}},
+        (),
+        BEGIN[:3],
+        2,
+        "failed",
+        "Permission denied on 'locations",
+    ),
     "argument": ({"errors": {"create": ["argument"]}}, (), BEGIN[:3], 2, "failed", "accelerator-types list"),
     "transient": (
-        {"errors": {"create": ["unavailable", "unavailable"]}}, (), [*BEGIN, *SETUP, "delete"], 0, "done", "trying again in"
+        {"errors": {"create": ["unavailable", "unavailable"]}},
+        (),
+        [*BEGIN, *SETUP, "delete"],
+        0,
+        "done",
+        "trying again in",
     ),
     "capacity": ({"errors": {"create": ["capacity"]}}, (), [*BEGIN, *SETUP, "delete"], 0, "done", "trying again in"),
     "lost answer": (
-        {"errors": {"create": [fake_cloud.DONE_BUT]}}, (), [*BEGIN, *SETUP, "delete"], 0, "done", "trying again in"
+        {"errors": {"create": [fake_cloud.DONE_BUT]}},
+        (),
+        [*BEGIN, *SETUP, "delete"],
+        0,
+        "done",
+        "trying again in",
     ),
     "refused later": (
-        {"states": [["WAITING_FOR_RESOURCES", "FAILED"]], "failure": "Quota limit 'TPUV5s' has been exceeded. Limit: 0"},
+        {
+            "states": [["WAITING_FOR_RESOURCES", "FAILED"]],
+            "failure": "Quota limit 'TPUV5s' has been exceeded. Limit: 0",
+        },
         (),
         [*BEGIN, "delete"],
         2,
@@ -137,7 +174,12 @@ CASES = {
         "renewing",
     ),
     "saved itself": (
-        {"train": [{"code": 75}, {}]}, (), [*BEGIN, *SETUP, *AGAIN, "delete"], 0, "done", "restarting: saved and stopped"
+        {"train": [{"code": 75}, {}]},
+        (),
+        [*BEGIN, *SETUP, *AGAIN, "delete"],
+        0,
+        "done",
+        "restarting: saved and stopped",
     ),
     "lost a process": (
         {"train": [{"code": 137}, {"code": 137}]},
@@ -158,7 +200,12 @@ CASES = {
         "connection to worker 0 lost, connecting again",
     ),
     "guard": (
-        {"errors": {"ssh": ["", "", "permission"]}}, (), [*BEGIN, *SETUP, "delete"], 0, "done", "nothing but this process"
+        {"errors": {"ssh": ["", "", "permission"]}},
+        (),
+        [*BEGIN, *SETUP, "delete"],
+        0,
+        "done",
+        "nothing but this process",
     ),
     "off the net": (
         {"errors": {"describe": ["", "", "", "", *["unavailable"] * 8]}, "train": [{"seconds": 2}]},
@@ -189,7 +236,9 @@ CASES = {
 FAST = ("create", "preempted", "quota")
 
 
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
 def test_the_stream_of_commands(place, name):
     scenario, flags, stream, code, phase, words = CASES[name]
     here = place(**scenario)
@@ -211,14 +260,18 @@ def test_the_plan_is_what_is_printed_and_needs_no_gcloud(place):
     code, output = here.verb("tpu", "--name=run1", *FLAGS, f"--prices={prices}", "--dry-run", "--", *TRAIN)
     assert code == 0, output
     commit = re.search(r"commit +([0-9a-f]{40})", output)[1]
-    text = output.replace(commit, "COMMIT").replace(remote.folder(commit), "cnn-COMMIT").replace(str(here.root), "ROOT")
+    text = (
+        output.replace(commit, "COMMIT").replace(remote.folder(commit), "cnn-COMMIT").replace(str(here.root), "ROOT")
+    )
     golden = GOLDEN / "tpu_plan.txt"
     if os.environ.get("RENEW_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
     assert not here.root.exists() and here.calls() == []
     code, output = here.verb("tpu", "--name=run1", *FLAGS, "--yes", "--", *TRAIN)
-    assert code == 2 and output.splitlines()[-1].startswith("launch: error: gcloud is not on the PATH: install the Google Cloud CLI")
+    assert code == 2 and output.splitlines()[-1].startswith(
+        "launch: error: gcloud is not on the PATH: install the Google Cloud CLI"
+    )
 
 
 def test_what_runs_is_what_was_planned(place):
@@ -233,12 +286,19 @@ def test_what_runs_is_what_was_planned(place):
         assert first in planned, argv
     create = next(argv for argv in here.calls() if "create" in argv)
     assert create[3:6] == ["create", "run1", "--project=my-project"]
-    for word in ("--node-id=run1", "--accelerator-type=v5litepod-16", "--runtime-version=v2-alpha-tpuv5-lite", "--spot"):
+    for word in (
+        "--node-id=run1",
+        "--accelerator-type=v5litepod-16",
+        "--runtime-version=v2-alpha-tpuv5-lite",
+        "--spot",
+    ):
         assert word in create
     installs = (here.cloud / "installs.txt").read_text()
     assert installs.count("-r requirements.txt jax[tpu]") == 4  # each worker, once
     trained = [line for line in output.splitlines() if "-m cnn.train" in line and line.startswith("[")]
-    assert len(trained) == 4 and all(line.endswith("--config.optim.lr=0.2 --workdir=gs://bucket/run1") for line in trained)
+    assert len(trained) == 4 and all(
+        line.endswith("--config.optim.lr=0.2 --workdir=gs://bucket/run1") for line in trained
+    )
 
 
 def wait_for(process: subprocess.Popen, words: str) -> str:
@@ -302,14 +362,17 @@ def test_a_teardown_that_fails_says_so_and_can_be_done_again(place):
     assert code == 1
     assert "NOT DELETED, THE MACHINES STILL COST MONEY" in output
     line = next(line for line in output.splitlines() if "NOT DELETED" in line)
-    assert "Run: gcloud compute tpus queued-resources delete run1 --project=my-project --zone=us-central1-a --quiet --force" in line
+    assert (
+        "Run: gcloud compute tpus queued-resources delete run1 --project=my-project --zone=us-central1-a --quiet --force"
+        in line
+    )
     assert here.state()["queued"]
     code, output = here.verb("stop", "run1")
     assert code == 0, output
     assert here.left() == [] and here.record()["phase"] == "stopped"
 
 
-.mark.slow
+@pytest.mark.slow
 def test_another_shell_asks_and_goes_on_when_the_controller_is_gone(place):
     here = place(train=[{"seconds": 12, "lines": 2}], hosts=1, states=[["ACTIVE"]])
     process = here.start("--type=v5litepod-1")
@@ -347,7 +410,9 @@ def test_stop_from_another_shell(place):
 def test_what_others_made_is_left_alone(place):
     here = place()
     (here.cloud / "state.json").write_text(
-        json.dumps({"queued": {"run1": {"life": ["ACTIVE"], "nodes": ["run1"]}}, "created": 1, "calls": {}, "starts": {}})
+        json.dumps(
+            {"queued": {"run1": {"life": ["ACTIVE"], "nodes": ["run1"]}}, "created": 1, "calls": {}, "starts": {}}
+        )
     )
     code, output = here.launch()
     assert code == 2 and "a queued resource 'run1' exists and is not of this launch: use another --name" in output
@@ -397,7 +462,10 @@ def test_a_wrong_value_is_one_clear_line(tmp_path, monkeypatch, capsys, flag, va
     "train, words",
     [
         ((), "say what to run after '--'"),
-        (("--config=configs/classification/digits_resnte.py",), "Did you mean 'configs/classification/digits_resnet.py'?"),
+        (
+            ("--config=configs/classification/digits_resnte.py",),
+            "Did you mean 'configs/classification/digits_resnet.py'?",
+        ),
         ((*TRAIN, "--config.optim.lrr=1"), "Did you mean 'lr'?"),
         ((*TRAIN, "--workdir=runs/x"), "the disks of these machines vanish with them"),
         ((*TRAIN, "--coordinator=host:1"), "unknown flag '--coordinator"),

@@ -1,4 +1,4 @@
-"""A Google Cloud for tests: a `gcloud` that keeps queued resources in a folder, fails on request, and records every call.
+"""A Google Cloud for tests: a `gcloud` that keeps its resources in a folder, fails on request, records every call.
 
 The workers of a TPU are folders, `ssh` runs its command there with bash, and what it starts dies with the machine. The
 texts, exit codes and states are the real ones: read from the sources of gcloud 528 (surface/compute/tpus,
@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,20 +179,41 @@ def scp(cloud: Cloud, source: str, target: str, argv: list[str]) -> int:
     return 0
 
 
+def forward(source: Any, target: Any) -> None:
+    """Of a remote process to here: when this one is killed, nothing of it holds our caller's pipes."""
+    while chunk := source.read1():
+        target.write(chunk)
+        target.flush()
+
+
 def ssh(cloud: Cloud, node: str, argv: list[str]) -> int:
     verb = "compute.tpus.tpu-vm.ssh"
     cloud.error(verb, "ssh")
-    say(f"Using ssh batch size of 1. Attempting to SSH into 1 nodes with a total of {cloud.scenario.get('hosts', 1)} workers.")
+    say(
+        f"Using ssh batch size of 1. Attempting to SSH into 1 nodes with a total of {cloud.scenario.get('hosts', 1)} workers."
+    )
     codes = []
     for home in chosen(cloud, node, argv, verb):
         # As gcloud does it: the command is split at blanks, and ssh puts it together again.
         text = " ".join(value(argv, "command").split(" "))
         environment = os.environ | {"HOME": str(home), "FAKE_WORKER": home.name}
-        process = subprocess.Popen(["bash", "-c", text], cwd=home, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            ["bash", "-c", text],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        pipes = ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        threads = [threading.Thread(target=forward, args=(source, target.buffer)) for source, target in pipes]
+        for thread in threads:
+            thread.start()
         session = home / "sessions" / str(process.pid)
         session.write_text(str(process.pid))
-        signal.signal(signal.SIGTERM, lambda *_, process=process: process.kill())
         code = process.wait()
+        for thread in threads:
+            thread.join()
         session.unlink(missing_ok=True)
         if code < 0 or not home.is_dir():
             say(f"Connection to {node} closed by remote host.")
@@ -235,7 +257,7 @@ def train(cloud: Cloud) -> int:
     script = scripts[min(cloud.count("starts", worker), len(scripts) - 1)]
     ended = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
-    print(f"{worker}: {' '.join(sys.argv[2:])}", flush=True)
+    print(f"{worker}: {' '.join(sys.argv[3:])}", flush=True)
     for line in range(script.get("lines", 1)):
         print(f"line {line}", flush=True)
     until = time.monotonic() + script.get("seconds", 0.0)
@@ -269,7 +291,9 @@ def make(folder: Path, **scenario: Any) -> dict[str, str]:
     (folder / "calls.jsonl").touch()
     for name in ("gcloud", "python3", "uv", "train"):
         script = path / name
-        script.write_text(f"#!{sys.executable} -IS\n" + RUN.format(module=str(Path(__file__)), name=name, folder=str(folder)))
+        script.write_text(
+            f"#!{sys.executable} -IS\n" + RUN.format(module=str(Path(__file__)), name=name, folder=str(folder))
+        )
         script.chmod(0o755)
     for name in TOOLS:
         if (real := shutil.which(name)) is not None:
