@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 
+MOST_SHOWN = 8  # of the commands of a step that differ in a word
 
 @dataclasses.dataclass(frozen=True)
 class Command:
@@ -60,7 +61,10 @@ class Plan:
             same = self.of(step)
             undone = f" (undone by: {same[0].undo})" if same[0].undo else ""
             lines += ["", f"{step}: {same[0].why}{undone}", f"    {same[0]}"]
-            lines += [f"    and with {', '.join(_other_words(same[0], command))}" for command in same[1:]]
+            others = [", ".join(_other_words(same[0], command)) for command in same[1:]]
+            if len(others) > MOST_SHOWN:
+                others = [*others[: MOST_SHOWN - 2], "...", others[-1]]
+            lines += [f"    and with: {' | '.join(others)}"] if others else []
         return "\n".join(lines)
 
 
