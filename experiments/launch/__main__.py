@@ -69,7 +69,7 @@ def known(launch: Launch) -> Launch:
     old = record.load(launch.name, launch.root)
     if (old.target, old.options, old.command) != (launch.target, launch.options, launch.command):
         raise UserError(
-            f"launch '{launch.name}' exists with other flags; use another --name, or go on with it: resume {launch.name}"
+            f"launch '{launch.name}' exists with other flags; use another --name, or go on: resume {launch.name}"
         )
     return old
 

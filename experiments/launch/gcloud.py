@@ -66,7 +66,8 @@ KINDS = {
     ),
     "transient": Kind(
         r"UNAVAILABLE|INTERNAL|DEADLINE_EXCEEDED|ABORTED|HTTPError 5\d\d|[Tt]imed out"
-        r"|Connection (?:reset|refused|aborted|closed)|Could not SSH|cannot be currently connected|exited with return code \[255\]",
+        r"|Connection (?:reset|refused|aborted|closed)|Could not SSH|cannot be currently connected"
+        r"|exited with return code \[255\]",
         True,
         "try again later",
     ),

@@ -1,8 +1,8 @@
 """`launch gke`: a JobSet for TPU node pools of a Kubernetes cluster.
 
 A job of the set is a slice, a pod is a host with its chips. GKE gives every pod its place among the others
-(TPU_WORKER_ID, TPU_WORKER_HOSTNAMES and, between slices, MEGASCALE_*), from which jax.distributed starts. A pod that fails restarts the
-whole set, and the run goes on from its last save; a user's mistake (exit code 2) ends it.
+(TPU_WORKER_ID, TPU_WORKER_HOSTNAMES and, between slices, MEGASCALE_*), from which jax.distributed starts. A pod that
+fails restarts the whole set, and the run goes on from its last save; a user's mistake (exit code 2) ends it.
 """
 
 import json

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 MOST_SHOWN = 8  # of the commands of a step that differ in a word
 
+
 @dataclasses.dataclass(frozen=True)
 class Command:
     """One command of a plan.

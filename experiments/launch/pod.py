@@ -153,8 +153,8 @@ class Pod:
           CommandFailed: a step failed although the machines are there.
         """
         try:
-            for name in ("source", "copy", "install", "start", "guard"):
-                self.launch.move("training" if name in ("start", "guard") else "installing")
+            for name in tpu.ON_MACHINES:
+                self.launch.move("training" if name == "start" else "installing")
                 for command in self.plan.of(name):
                     self.step(command)
             return self.follow()

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from experiments.launch import command as commands
 from experiments.launch.plan import script
 
-PYTHON, UV = "3.12", "uv>=0.9,<1"  # the images bring Python 3.10; uv brings a newer one without root
+PYTHON, UV = "3.12", "uv==0.13.9"  # the images bring Python 3.10; uv brings a newer one without root
+EXTRAS = "'jax[tpu]' gcsfs"  # JAX's version is pinned; gcsfs is how etils.epath reaches gs://
+GUARD_S = 600  # after the deadline: whoever is still there to do it has done it by then
 PID, LOG, CODE, GUARD = "run.pid", "run.log", "run.exit", "guard.pid"
 STOP_S = 300  # for the last save
 
@@ -40,7 +42,7 @@ def install(commit: str) -> str:
             _here(commit),
             f"python3 -m pip install --quiet --user {shlex.quote(UV)}",
             f'"$HOME/.local/bin/uv" venv --quiet --clear --python {PYTHON} .venv',
-            f"{pip} -r requirements.txt 'jax[tpu]'",
+            f"{pip} -r requirements.txt {EXTRAS}",
             f"{pip} --no-deps -e .",
             "touch .ready",
         ]
@@ -88,12 +90,12 @@ def stop(commit: str) -> str:
 
 
 def guard(commit: str, seconds: int, delete: Sequence[str]) -> str:
-    """On one worker: deletes the machines after some seconds, whatever became of the one that launched them."""
-    action = f"sleep {seconds}; {shlex.join(delete)}"
+    """On one worker: after some seconds lets the run save and deletes the machines, whatever became of the launcher."""
+    action = f"sleep {seconds}; bash -c {shlex.quote(stop(commit))}; until {shlex.join(delete)}; do sleep 60; done"
     return script(
         [
-            _here(commit),
-            f'if test -f {GUARD} && kill -0 "$(cat {GUARD})" 2>/dev/null; then kill -- "-$(cat {GUARD})"; fi',
+            'cd "$HOME"',
+            f'if test -f {GUARD} && kill -0 "$(cat {GUARD})" 2>/dev/null; then kill -TERM -- "-$(cat {GUARD})"; fi',
             f"setsid nohup bash -c {shlex.quote(action)} > guard.log 2>&1 < /dev/null &",
             f"echo $! > {GUARD}",
         ]

@@ -3,8 +3,8 @@
     none      every run goes to its end
     median    a run whose best value so far is worse than the median of what the others averaged up to the same step
               (Golovin et al. 2017, Google Vizier, section 3.2.1: the median stopping rule)
-    halving   at steps r, r*eta, r*eta^2, ... only the best 1/eta of those that came so far go on (Jamieson and Talwalkar
-              2016; asynchronously as in Li et al. 2020, ASHA: nobody waits for the others)
+    halving   at steps r, r*eta, r*eta^2, ... only the best 1/eta of those that came so far go on (Jamieson and
+              Talwalkar 2016; asynchronously as in Li et al. 2020, ASHA: nobody waits for the others)
 
 A curve is [(step, value)], oldest first, and larger is better in all of them: see `curve`.
 """

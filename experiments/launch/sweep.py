@@ -204,7 +204,7 @@ def table(launch: Launch, lines: Sequence[Mapping[str, Any]]) -> str:
         return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
     head = [
-        f"best {len(shown)} of {len(lines)} by {launch.options['metric']} ({launch.options['mode']}), each the best over its steps:"
+        f"best {len(shown)} of {len(lines)} by the best step's {launch.options['metric']} ({launch.options['mode']}):"
     ]
     rows = [columns, ["---"] * len(columns), *([cell(line[column]) for column in columns] for line in shown)]
     return "\n".join([*head, "", *(f"| {' | '.join(row)} |" for row in rows)])

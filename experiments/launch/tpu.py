@@ -29,6 +29,7 @@ NETWORK = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 RUNTIME = re.compile(r"[a-z0-9][-.\w]{0,62}")
 QUEUED, TPU = ("gcloud", "compute", "tpus", "queued-resources"), ("gcloud", "compute", "tpus", "tpu-vm")
 MOST_HOSTS = 256
+ON_MACHINES = ("source", "guard", "copy", "install", "start")  # once they are there, in this order
 
 
 def flags(parser: Parser) -> None:
@@ -225,9 +226,13 @@ def plan(launch: Launch) -> Plan:
             ),
         ]
         if index == 0:
-            guard = ssh(launch, node, "0", remote.guard(commit, left, delete))
+            guard = ssh(launch, node, "0", remote.guard(commit, left + remote.GUARD_S, delete))
             steps.append(
-                Command("guard", guard, "deletes all at the deadline, even if this computer is gone by then")
+                Command(
+                    "guard",
+                    guard,
+                    f"deletes all {remote.GUARD_S // 60} min after the deadline, even if this computer is gone by then",
+                )
             )
     steps += [follow(launch, node, worker) for node in nodes(launch) for worker in range(part.hosts)]
     steps += [
@@ -237,26 +242,14 @@ def plan(launch: Launch) -> Plan:
     steps.append(
         Command("delete", delete, "machines and request; also after Ctrl-C, at the deadline and after a failure")
     )
-    order = (
-        "bucket",
-        "create",
-        "describe",
-        "source",
-        "copy",
-        "install",
-        "guard",
-        "start",
-        "follow",
-        "stop",
-        "delete",
-    )
+    order = ("bucket", "create", "describe", *ON_MACHINES, "follow", "stop", "delete")
     facts = (
         ("workdir", commands.workdir(launch.command)),
         ("cost", cost(launch, part)),
         ("deadline", deadline(launch)),
     )
     return Plan(
-        f"{launch.name}: {options['slices']} x {options['type']} in {options['zone']}{', spot' if options['spot'] else ''}: "
+        f"{launch.name}: {options['slices']} x {options['type']} in {options['zone']}{', spot' * options['spot']}: "
         f"{options['slices'] * part.hosts} host(s), {options['slices'] * part.chips} chips",
         (*((what, value) for what, value in facts if value), ("commit", commit)),
         (),

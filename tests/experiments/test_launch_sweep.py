@@ -101,7 +101,7 @@ LINES = {"b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)}
         ("halving", {"a": curve(0.1), **LINES}, "bc"),  # `a` is not there yet
         ("halving", {"a": curve(0.1, 0.2), "b": curve(0.3)}, ""),  # alone at its rung
         ("halving", {"a": curve(0.3, 0.2), "b": curve(0.3, 0.2), "c": curve(0.3, 0.2)}, ""),  # equals
-        ("halving", {"a": curve(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), **LINES}, "bc"),  # a later rung: only its own count
+        ("halving", {"a": curve(0.1, 0.2, 0.3, 0.4, 0.5, 0.6), **LINES}, "b"),  # `a` is alone at a later rung
     ],
 )
 def test_rules(rule, curves, loses):
@@ -145,7 +145,10 @@ def test_a_sweep_fills_its_table_best_first_and_runs_nothing_twice(stub, tmp_pat
     assert {line["state"] for line in lines.values()} == {"done"}
     assert (lines["001"]["best"], lines["001"]["at step"], lines["001"]["optim.lr"]) == ("1.0", "100", "0.3")
     shown = capsys.readouterr().out
-    assert "best 2 of 4 by eval/accuracy (max)" in shown and "| 001 | done | 0.3 | 1 | 100 | 100 |" in shown
+    assert (
+        "best 2 of 4 by the best step's eval/accuracy (max)" in shown
+        and "| 001 | done | 0.3 | 1 | 100 | 100 |" in shown
+    )
     stub("--grid=optim.lr=0.1,0.3,0.5,0.2", "--jobs=2", "--best=2")
     assert all((tmp_path / "runs" / trial / "starts").read_text() == "x" for trial in lines)
     main(["status", "s1", f"--root={tmp_path / 'launches'}"])
@@ -188,8 +191,8 @@ def test_the_plan_of_a_sweep_on_tpus_names_each_launch_and_the_cost(tmp_path, mo
     monkeypatch.chdir(ROOT)
     prices = tmp_path / "prices.csv"
     prices.write_text("chip,on_demand,spot\nv5e,1,0.5\n")
-    target = f"--type v5litepod-4 --zone us-central1-a --project my-project --bucket bucket --prices {prices} --hours 2 --commit HEAD~0"
-    flags = ["--grid=optim.lr=0.1,0.2", "--jobs=2", "--on=tpu", f"--with={target}"]
+    target = "--type v5litepod-4 --zone us-central1-a --project my-project --bucket bucket --hours 2 --commit HEAD~0"
+    flags = ["--grid=optim.lr=0.1,0.2", "--jobs=2", "--on=tpu", f"--with={target} --prices {prices}"]
     main(["sweep", "--name=s1", f"--root={tmp_path / 'launches'}", "--dry-run", *flags, "--", CONFIG])
     text = capsys.readouterr().out
     assert "cost, each      $4.00 per hour (4 chips x $1), at most $8.00 until the deadline" in text

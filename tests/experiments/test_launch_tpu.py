@@ -110,7 +110,7 @@ def place(tmp_path):
 
 
 BEGIN = ["buckets", "describe", "create", "describe"]
-SETUP = ["scp", "install", "start", "guard", "watch"]
+SETUP = ["guard", "scp", "install", "start", "watch"]
 AGAIN = ["stop", "describe", *SETUP]
 LONG = {"seconds": 60}
 
@@ -205,7 +205,7 @@ CASES = {
         "connection to worker 0 lost, connecting again",
     ),
     "guard": (
-        {"errors": {"ssh": ["", "", "permission"]}},
+        {"errors": {"ssh": ["permission"]}},
         (),
         [*BEGIN, *SETUP, "delete"],
         0,
@@ -221,9 +221,9 @@ CASES = {
         "[0] end",
     ),
     "install": (
-        {"errors": {"ssh": ["pip"]}},
+        {"errors": {"ssh": ["", "pip"]}},
         (),
-        [*BEGIN, "scp", "install", "describe", "delete"],
+        [*BEGIN, "guard", "scp", "install", "describe", "delete"],
         2,
         "failed",
         "subprocess-exited-with-error",
@@ -262,7 +262,9 @@ def test_the_plan_is_what_is_printed_and_needs_no_gcloud(place):
     prices = here.cloud / "prices.csv"
     prices.write_text("chip,on_demand,spot\nv5e,1.2,0.5\n")
     (here.cloud / "bin" / "gcloud").unlink()
-    code, output = here.verb("tpu", "--name=run1", *FLAGS, "--type=v5litepod-16", f"--prices={prices}", "--dry-run", "--", *TRAIN)
+    code, output = here.verb(
+        "tpu", "--name=run1", *FLAGS, "--type=v5litepod-16", f"--prices={prices}", "--dry-run", "--", *TRAIN
+    )
     assert code == 0, output
     commit = re.search(r"commit +([0-9a-f]{40})", output)[1]
     text = (
@@ -300,7 +302,7 @@ def test_what_runs_is_what_was_planned(place):
     ):
         assert word in create
     installs = (here.cloud / "installs.txt").read_text()
-    assert installs.count("-r requirements.txt jax[tpu]") == 2  # each worker, once
+    assert installs.count("-r requirements.txt jax[tpu] gcsfs") == 2  # each worker, once
     trained = [line for line in output.splitlines() if "-m cnn.train" in line and line.startswith("[")]
     assert len(trained) == 2 and all(
         line.endswith("--config.optim.lr=0.2 --workdir=gs://bucket/run1") for line in trained

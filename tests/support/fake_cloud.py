@@ -25,20 +25,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-TOOLS = ("bash", "cat", "env", "git", "gzip", "mkdir", "mv", "nohup", "ps", "rm", "setsid", "sleep", "tail", "tar", "test",
-         "timeout", "touch")  # fmt: skip
+TOOLS = "bash cat env git gzip mkdir mv nohup ps rm setsid sleep tail tar timeout touch".split()
 GONE = ("SUSPENDING", "SUSPENDED", "FAILED")
 DONE_BUT = "done, but the answer is lost"
 ERRORS = {
     "quota": (
         1,
-        "{verb}) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerZoneForTPUAPI' has been exceeded. "
-        "Limit: 0 in zone us-central1-a.",
+        "{verb}) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerZoneForTPUAPI' has been "
+        "exceeded. Limit: 0 in zone us-central1-a.",
     ),
     "capacity": (
         1,
-        '{verb}) {{\n  "code": 8,\n  "message": "There is no more capacity in the zone \\"us-central1-a\\"; you can try in '
-        'another zone where Cloud TPU Nodes are offered [EID: 0x1]"\n}}',
+        '{verb}) {{\n  "code": 8,\n  "message": "There is no more capacity in the zone \\"us-central1-a\\"; you can try '
+        'in another zone where Cloud TPU Nodes are offered [EID: 0x1]"\n}}',
     ),
     "unavailable": (1, "{verb}) UNAVAILABLE: The service is currently unavailable."),
     DONE_BUT: (1, "{verb}) UNAVAILABLE: The service is currently unavailable."),
@@ -112,7 +111,7 @@ class Cloud:
     def end_machines(self, name: str) -> None:
         """What runs on the machines ends with them."""
         for home in (self.folder / "machines").glob(f"{name}-*"):
-            for file in [*home.glob("*/*.pid"), *home.glob("sessions/*")]:
+            for file in [*home.glob("*.pid"), *home.glob("*/*.pid"), *home.glob("sessions/*")]:
                 with contextlib.suppress(ProcessLookupError, ValueError):
                     os.killpg(int(file.read_text()), signal.SIGKILL)
             shutil.rmtree(home, ignore_errors=True)
@@ -189,9 +188,7 @@ def forward(source: Any, target: Any) -> None:
 def ssh(cloud: Cloud, node: str, argv: list[str]) -> int:
     verb = "compute.tpus.tpu-vm.ssh"
     cloud.error(verb, "ssh")
-    say(
-        f"Using ssh batch size of 1. Attempting to SSH into 1 nodes with a total of {cloud.scenario.get('hosts', 1)} workers."
-    )
+    say(f"Attempting to SSH into 1 nodes with a total of {cloud.scenario.get('hosts', 1)} workers.")
     codes = []
     for home in chosen(cloud, node, argv, verb):
         # As gcloud does it: the command is split at blanks, and ssh puts it together again.
