@@ -31,8 +31,8 @@ def _here(commit: str) -> str:
     return f'cd "$HOME/{folder(commit)}"'
 
 
-def install(commit: str) -> str:
-    """Unpacks the source and installs the pinned requirements with JAX for TPUs, once."""
+def install(commit: str, setup: str = "") -> str:
+    """Unpacks the source, installs the pinned requirements and JAX for TPUs, and runs the user's line; once."""
     pip = '"$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python'
     return script(
         [
@@ -44,6 +44,7 @@ def install(commit: str) -> str:
             f'"$HOME/.local/bin/uv" venv --quiet --clear --python {PYTHON} .venv',
             f"{pip} -r requirements.txt {EXTRAS}",
             f"{pip} --no-deps -e .",
+            *([setup] if setup else []),
             "touch .ready",
         ]
     )

@@ -52,6 +52,7 @@ def flags(parser: Parser) -> None:
     parser.add_argument(
         "--internal-ips", action="store_true", help="no address that the internet sees; needs Cloud NAT"
     )
+    parser.add_argument("--setup", default="", help="a line of shell for each worker after that, to fetch data")
     parser.add_argument("--commit", default="HEAD", help="of this checkout, installed on the workers")
     parser.add_argument(
         "--max-restarts", type=int, default=3, help="after failures of the run; preemptions do not count"
@@ -93,6 +94,8 @@ def checked(options: dict) -> hardware.Slice:
     part = hardware.of_type(options["type"])
     if options["slices"] < 1 or options["slices"] * part.hosts > MOST_HOSTS:
         raise UserError(f"--slices {options['slices']}: from 1 on, and at most {MOST_HOSTS} hosts in all")
+    if "\n" in options["setup"]:
+        raise UserError("--setup is one line; put more into a script of the project and call that")
     if options["max_restarts"] < 0 or options["poll"] <= 0:
         raise UserError("--max-restarts is at least 0, --poll more than 0")
     return part
@@ -216,7 +219,9 @@ def plan(launch: Launch) -> Plan:
         steps += [
             Command("copy", copy, "the source, to the home of every worker"),
             Command(
-                "install", ssh(launch, node, "all", remote.install(commit)), "pinned requirements and JAX for TPUs"
+                "install",
+                ssh(launch, node, "all", remote.install(commit, options["setup"])),
+                "pinned requirements and JAX for TPUs",
             ),
             Command(
                 "start",

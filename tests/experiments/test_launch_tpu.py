@@ -113,6 +113,7 @@ BEGIN = ["buckets", "describe", "create", "describe"]
 SETUP = ["guard", "scp", "install", "start", "watch"]
 AGAIN = ["stop", "describe", *SETUP]
 LONG = {"seconds": 60}
+SETUP_LINE = 'printf "%s\\n" "a  b" > "$HOME/../../$FAKE_WORKER.txt"'
 
 # name: (scenario, flags, stream, exit code, phase, words of the output)
 CASES = {
@@ -284,7 +285,7 @@ def test_the_plan_is_what_is_printed_and_needs_no_gcloud(place):
 @pytest.mark.slow
 def test_what_runs_is_what_was_planned(place):
     here = place(hosts=2)
-    code, output = here.launch("--hours=2", "--type=v4-16")
+    code, output = here.launch("--hours=2", "--type=v4-16", f"--setup={SETUP_LINE}")
     assert code == 0, output
     journal = [json.loads(line) for line in (here.root / "run1" / "commands.jsonl").read_text().splitlines()]
     ran = {shlex.join(line["argv"]) for line in journal} | {shlex.join(["gcloud", *argv]) for argv in here.calls()}
@@ -303,6 +304,7 @@ def test_what_runs_is_what_was_planned(place):
         assert word in create
     installs = (here.cloud / "installs.txt").read_text()
     assert installs.count("-r requirements.txt jax[tpu] gcsfs") == 2  # each worker, once
+    assert (here.cloud / "run1-1.txt").read_text() == "a  b\n" and (here.cloud / "run1-0.txt").exists()
     trained = [line for line in output.splitlines() if "-m cnn.train" in line and line.startswith("[")]
     assert len(trained) == 2 and all(
         line.endswith("--config.optim.lr=0.2 --workdir=gs://bucket/run1") for line in trained
@@ -373,7 +375,8 @@ def test_a_teardown_that_fails_says_so_and_can_be_done_again(place):
     assert "NOT DELETED, THE MACHINES STILL COST MONEY" in output
     line = next(line for line in output.splitlines() if "NOT DELETED" in line)
     assert (
-        "Run: gcloud compute tpus queued-resources delete run1 --project=my-project --zone=us-central1-a --quiet --force"
+        "Run: gcloud compute tpus queued-resources delete run1 --project=my-project --zone=us-central1-a "
+        "--quiet --force"
         in line
     )
     assert here.state()["queued"]
@@ -453,6 +456,7 @@ BAD = {
     "--commit=": ("no-such-commit", "--help"),
     "--prices=": ("no/such.csv",),
     "--max-restarts=": ("-1",),
+    "--setup=": ("a\nb",),
 }
 
 

@@ -36,8 +36,8 @@ ERRORS = {
     ),
     "capacity": (
         1,
-        '{verb}) {{\n  "code": 8,\n  "message": "There is no more capacity in the zone \\"us-central1-a\\"; you can try '
-        'in another zone where Cloud TPU Nodes are offered [EID: 0x1]"\n}}',
+        '{verb}) {{\n  "code": 8,\n  "message": "There is no more capacity in the zone \\"us-central1-a\\"; you can '
+        'try in another zone where Cloud TPU Nodes are offered [EID: 0x1]"\n}}',
     ),
     "unavailable": (1, "{verb}) UNAVAILABLE: The service is currently unavailable."),
     DONE_BUT: (1, "{verb}) UNAVAILABLE: The service is currently unavailable."),
