@@ -6,94 +6,16 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from experiments.launch import hardware, remote
-from experiments.launch.__main__ import main
+from experiments.launch import remote
 from tests.support import fake_cloud
+from tests.support.pods import FLAGS, ROOT, TRAIN, Place
 
-ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).parent / "golden"
-TRAIN = ("--config=configs/classification/digits_resnet.py", "--config.optim.lr=0.2")
-FLAGS = (
-    "--type=v4-8",
-    "--zone=us-central1-a",
-    "--project=my-project",
-    "--bucket=bucket",
-    "--spot",
-    "--poll=0.1",
-    "--commit=HEAD~0",
-)
-SCRIPTS = (  # a word of each script for the workers
-    ("pip install", "install"),
-    ("queued-resources delete", "guard"),
-    ("trap : TERM", "start"),
-    ("kill -TERM", "stop"),
-    ("tail -n +", "follow"),
-)
-
-
-class Place:
-    """A cloud, a folder of launches, and the command line in front of them."""
-
-    def __init__(self, folder: Path, **scenario):
-        self.cloud, self.root = folder / "cloud", folder / "launches"
-        tools = fake_cloud.make(self.cloud, **({"hosts": 1} | scenario))
-        self.environment = tools | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-
-    def words(self, verb: str, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "experiments.launch", verb, f"--root={self.root}", *flags]
-
-    def start(self, *flags: str, train: tuple[str, ...] = TRAIN) -> subprocess.Popen:
-        words = self.words("tpu", "--name=run1", *FLAGS, *flags, "--yes", "--", *train)
-        return subprocess.Popen(
-            words, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def launch(self, *flags: str, train: tuple[str, ...] = TRAIN) -> tuple[int, str]:
-        """Exit code and output of a launch that ends by itself."""
-        process = self.start(*flags, train=train)
-        output, _ = process.communicate(timeout=120)
-        return process.returncode, output
-
-    def verb(self, verb: str, *flags: str) -> tuple[int, str]:
-        words = self.words(verb, *flags)
-        done = subprocess.run(words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120)
-        return done.returncode, done.stdout + done.stderr
-
-    def calls(self) -> list[list[str]]:
-        return [json.loads(line) for line in (self.cloud / "calls.jsonl").read_text().splitlines()]
-
-    def stream(self) -> list[str]:
-        """What was called, in order; a row of equal calls counts once, and so does all of the watching."""
-        names: list[str] = []
-        for argv in self.calls():
-            name = label(argv)
-            watching = name == "follow" or name == "describe" and names[-1:] == ["watch"]
-            names.append("watch" if watching else name)
-        return [name for name, before in zip(names, [None, *names], strict=False) if name != before]
-
-    def state(self) -> dict:
-        return json.loads((self.cloud / "state.json").read_text())
-
-    def left(self) -> list[str]:
-        """Queued resources and machines that still cost, and processes on them."""
-        machines = self.cloud / "machines"
-        return [*self.state()["queued"], *(path.name for path in machines.glob("*"))]
-
-    def record(self) -> dict:
-        return json.loads((self.root / "run1" / "launch.json").read_text())
-
-
-def label(argv: list[str]) -> str:
-    if "ssh" in argv:
-        script = fake_cloud.value(argv, "command")
-        return next(name for word, name in SCRIPTS if word in script)
-    return next(word for word in ("buckets", "create", "describe", "delete", "scp") if word in argv)
 
 
 @pytest.fixture
@@ -376,8 +298,7 @@ def test_a_teardown_that_fails_says_so_and_can_be_done_again(place):
     line = next(line for line in output.splitlines() if "NOT DELETED" in line)
     assert (
         "Run: gcloud compute tpus queued-resources delete run1 --project=my-project --zone=us-central1-a "
-        "--quiet --force"
-        in line
+        "--quiet --force" in line
     )
     assert here.state()["queued"]
     code, output = here.verb("stop", "run1")
@@ -442,81 +363,9 @@ def test_words_of_the_user_arrive_as_they_are(place):
     assert not list(here.cloud.rglob("pwned")) and not (ROOT / "pwned").exists()
 
 
-BAD = {
-    "--name=": ("run 1", "Run1", "1run", "run1;id", "$(id)", "../run1", "run1-", "a" * 41, ""),
-    "--zone=": ("us-central1", "us-central1-a;id", "us_central1_a", "$(id)"),
-    "--project=": ("x", "My-Project", "my-project;id"),
-    "--bucket=": ("gs://bucket", "Bucket", "bu cket", "b"),
-    "--type=": ("v5litepod-17", "v5e-16", "v5litepod", "tpu7x-8"),
-    "--slices=": ("0", "1000", "two"),
-    "--hours=": ("0", "-1", "soon"),
-    "--service-account=": ("me", "me@x y"),
-    "--network=": ("a/b",),
-    "--runtime=": ("v2 alpha",),
-    "--commit=": ("no-such-commit", "--help"),
-    "--prices=": ("no/such.csv",),
-    "--max-restarts=": ("-1",),
-    "--setup=": ("a\nb",),
-}
-
-
-@pytest.mark.parametrize("flag, value", [(flag, value) for flag, values in BAD.items() for value in values])
-def test_a_wrong_value_is_one_clear_line(tmp_path, monkeypatch, capsys, flag, value):
-    from cnn.errors import UserError
-
-    monkeypatch.chdir(ROOT)
-    good = [word for word in ("--name=run1", *FLAGS, f"--root={tmp_path}") if not word.startswith(flag)]
-    with pytest.raises(UserError) as error:
-        main(["tpu", *good, f"{flag}{value}", "--dry-run", "--", *TRAIN])
-    line = str(error.value)
-    assert "\n" not in line and (value in line or flag.strip("-=") in line)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "train, words",
-    [
-        ((), "say what to run after '--'"),
-        (
-            ("--config=configs/classification/digits_resnte.py",),
-            "Did you mean 'configs/classification/digits_resnet.py'?",
-        ),
-        ((*TRAIN, "--config.optim.lrr=1"), "Did you mean 'lr'?"),
-        ((*TRAIN, "--workdir=runs/x"), "the disks of these machines vanish with them"),
-        ((*TRAIN, "--coordinator=host:1"), "unknown flag '--coordinator"),
-    ],
-)
-def test_a_mistake_in_the_run_is_found_before_anything_costs(tmp_path, monkeypatch, train, words):
-    from cnn.errors import UserError
-
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(UserError) as error:
-        main(["tpu", "--name=run1", *FLAGS, f"--root={tmp_path}", "--dry-run", "--", *train])
-    assert words in str(error.value)
-
-
 def test_nobody_is_asked_without_a_terminal(place):
     here = place()
     words = here.words("tpu", "--name=run1", *FLAGS, "--", *TRAIN)
     for answer, said in (("", "nobody to ask"), ("n\n", "not launched")):
         done = subprocess.run(words, cwd=ROOT, env=here.environment, input=answer, capture_output=True, text=True)
         assert done.returncode == 2 and said in done.stderr and here.calls() == []
-
-
-@pytest.mark.parametrize(
-    "name, kind, chips, hosts",
-    [
-        ("v5litepod-1", "v5e", 1, 1),
-        ("v5litepod-8", "v5e", 8, 1),
-        ("v5litepod-16", "v5e", 16, 4),
-        ("v5litepod-256", "v5e", 256, 64),
-        ("v4-8", "v4", 4, 1),
-        ("v4-32", "v4", 16, 4),
-        ("v5p-8", "v5p", 4, 1),
-        ("v5p-128", "v5p", 64, 16),
-        ("v6e-8", "v6e", 8, 1),
-        ("v6e-64", "v6e", 64, 16),
-    ],
-)
-def test_slices(name, kind, chips, hosts):
-    assert hardware.of_type(name) == hardware.Slice(kind, chips, hosts)
