@@ -43,11 +43,20 @@ def checked(command: Sequence[str], default_workdir: Callable[[], str]) -> list[
 
 def workdir(command: Sequence[str]) -> str:
     """The run's folder; '' for a program of the user's own."""
+    return _value(command, "--workdir")
+
+
+def config(command: Sequence[str]) -> str:
+    """The config's file; '' for a program of the user's own."""
+    return _value(command, "--config").partition(":")[0]
+
+
+def _value(command: Sequence[str], name: str) -> str:
     if not is_training(command):
         return ""
     parser = flags.Parser("train", "")
-    parser.add_argument("--workdir", default="")
-    return parser.parse_known_args(list(command))[0].workdir
+    parser.add_argument(name, default="", dest="value")
+    return parser.parse_known_args(list(command))[0].value
 
 
 def needs_cloud(command: Sequence[str]) -> None:

@@ -145,7 +145,7 @@ def array_files(launch: Launch, options: dict, lines: Sequence[Sequence[str]]) -
       options: of `launch slurm`.
       lines: flags of `cnn train`, or a program, by trial.
     """
-    slurm.checked(options)
+    slurm.checked(options, launch.folder)
     listed = launch.folder / "commands.txt"
     settings = Launch(launch.name, "slurm", options, [], launch.root)
     head = slurm.header(settings, (flag("output", f"{launch.folder}/trial_%a.log"),))

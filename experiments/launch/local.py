@@ -22,7 +22,7 @@ from experiments.launch.record import Launch
 from experiments.launch.watch import Ended, Watch
 
 MOST_PROCESSES = 64
-LOST_S = 10.0  # without its peers a process can save nothing more
+LOST_S = 5.0  # without its peers a process can save nothing more
 
 
 def flags(parser: Parser) -> None:

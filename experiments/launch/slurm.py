@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 from cnn.errors import UserError
 from cnn.flags import Parser
@@ -38,15 +39,17 @@ def workdir(launch: Launch) -> str:
     return f"runs/{launch.name}"
 
 
-def checked(options: dict, names: tuple[str, ...] = ("partition", "account", "gpus_per_node")) -> None:
+def checked(options: dict, folder: Path) -> None:
     """Raises UserError for a value that sbatch, or the lines of its script, would not take."""
-    for name in names:
+    for name in ("partition", "account", "gpus_per_node"):
         if options[name] and not WORD.fullmatch(options[name]):
             raise UserError(f"--{name.replace('_', '-')} {options[name]!r}: letters, digits and ._:@,+=- only")
     if not TIME.fullmatch(options["time"]):
         raise UserError(f"--time {options['time']!r}: minutes, or [DAYS-]HH:MM:SS")
     if options["nodes"] < 1:
         raise UserError(f"--nodes {options['nodes']}: at least 1")
+    if re.search(r"\s", str(folder)):
+        raise UserError(f"--root {str(folder.parent)!r}: the lines of an sbatch script take no blanks in paths")
     if "\n" in options["setup"]:
         raise UserError("--setup is one line; put more into a script of your own and source it")
 
@@ -95,7 +98,7 @@ def plan(launch: Launch) -> Plan:
     Raises:
       UserError: a value that Slurm would not take.
     """
-    checked(launch.options)
+    checked(launch.options, launch.folder)
     path = launch.folder / "job.sbatch"
     job = launch.known.get("job", "JOB")
     limit = f"{launch.options['time']} per job; it queues itself again while the run saves and stops"

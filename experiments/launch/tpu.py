@@ -7,7 +7,6 @@ same. Whatever happens, the queued resource is deleted at the end: nothing that 
 
 import datetime
 import json
-import os
 import re
 import subprocess
 import time
@@ -105,30 +104,34 @@ def prepare(launch: Launch) -> None:
     """Pins what must not change over restarts: the commit that the workers install, the price.
 
     Raises:
-      UserError: a value that Google Cloud would not take, no price, no such commit, or changes that no commit has.
+      UserError: a value that Google Cloud would not take, no price, no such commit, or something that it lacks.
     """
-
-    wanted = launch.options["commit"]
-
-    def git(*words: str) -> str:
-        done = subprocess.run([found("git"), *words], capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(
-                f"--commit {wanted!r} is none of a git checkout in {os.getcwd()}: launch from the project's"
-            )
-        return done.stdout.strip()
-
-    part = checked(launch.options)
+    part, wanted = checked(launch.options), launch.options["commit"]
     if launch.options["prices"]:
         price = prices.per_chip_hour(launch.options["prices"], part.kind, launch.options["spot"])
         launch.known["usd_per_chip_hour"] = price
-    launch.known["commit"] = git("rev-parse", "--verify", "--end-of-options", f"{wanted}^{{commit}}")
+    if git("rev-parse", "--show-prefix") != "\n":
+        raise UserError("launch from the root of a git checkout of the project: workers install a commit of it")
+    commit = git("rev-parse", "--verify", "--end-of-options", f"{wanted}^{{commit}}")
+    if not commit:
+        raise UserError(f"--commit {wanted!r} is no commit of this checkout")
+    launch.known["commit"] = commit = commit.strip()
     changed = git("status", "--porcelain", "--untracked-files=no") if wanted == "HEAD" else ""
     if changed:
         raise UserError(
             f"{len(changed.splitlines())} file(s) differ from the last commit, and workers install a commit: "
-            f"commit them, or leave them out with --commit={launch.known['commit'][:12]}"
+            f"commit them, or leave them out with --commit={commit[:12]}"
         )
+    config = commands.config(launch.command)
+    if config and git("cat-file", "-t", f"{commit}:{config}") != "blob\n":
+        raise UserError(
+            f"config file '{config}' is not in commit {commit[:12]}, which the workers install: commit it"
+        )
+
+
+def git(*words: str) -> str:
+    """What git says; '' where it fails."""
+    return subprocess.run([found("git"), *words], capture_output=True, text=True).stdout
 
 
 def nodes(launch: Launch) -> list[str]:

@@ -209,6 +209,12 @@ def test_a_slurm_job_queues_itself_again_only_after_a_save(tmp_path, code, stopp
     assert not list(tmp_path.rglob("pwned"))
 
 
+def test_a_folder_with_blanks_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="no blanks"):
+        main(["slurm", "--name=run1", f"--root={tmp_path}/a b", "--dry-run", "--", CONFIG])
+
+
 @pytest.mark.parametrize(
     "flag",
     ["--nodes=0", "--time=soon", "--partition=a b", "--account=x;y", "--gpus-per-node=$(id)", "--setup=a\nb"],

@@ -47,6 +47,8 @@ def test_a_wrong_value_is_one_clear_line(tmp_path, monkeypatch, capsys, flag, va
         ((*TRAIN, "--config.optim.lrr=1"), "Did you mean 'lr'?"),
         ((*TRAIN, "--workdir=runs/x"), "the disks of these machines vanish with them"),
         ((*TRAIN, "--coordinator=host:1"), "unknown flag '--coordinator"),
+        ((f"--config={__file__}",), "has no attribute 'get_config'"),
+        ((f"--config={ROOT}/{TRAIN[0].partition('=')[2]}",), "is not in commit"),
     ],
 )
 def test_a_mistake_in_the_run_is_found_before_anything_costs(tmp_path, monkeypatch, train, words):
