@@ -27,6 +27,7 @@ ACCOUNT = re.compile(r"[\w.+-]+@[\w.-]+")
 NETWORK = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 RUNTIME = re.compile(r"[a-z0-9][-.\w]{0,62}")
 QUEUED, TPU = ("gcloud", "compute", "tpus", "queued-resources"), ("gcloud", "compute", "tpus", "tpu-vm")
+BUCKETS = ("gcloud", "storage", "buckets")
 MOST_HOSTS = 256
 ON_MACHINES = ("source", "guard", "copy", "install", "start")  # once they are there, in this order
 
@@ -166,103 +167,88 @@ def plan(launch: Launch) -> Plan:
     Raises:
       UserError: a value that Google Cloud would not take.
     """
-    options, commit = launch.options, launch.known["commit"]
+    options = launch.options
     part = checked(options)
     commands.needs_cloud(launch.command)
-    place, many = where(launch), options["slices"] > 1
-    copied = str(launch.folder / remote.archive(commit))
-    left = seconds_left(launch)
-    create = (
-        *(*QUEUED, "create", launch.name, *place),
-        *(
-            (flag("node-count", options["slices"]), flag("node-prefix", launch.name))
-            if many
-            else (flag("node-id", launch.name),)
-        ),
-        flag("accelerator-type", options["type"]),
-        flag("runtime-version", options["runtime"] or hardware.KINDS[part.kind].runtime),
-        flag("valid-until-duration", f"{left}s"),
-        *(["--spot"] if options["spot"] else []),
-        *(
-            flag(key.replace("_", "-"), options[key])
-            for key in ("service_account", "network", "subnetwork")
-            if options[key]
-        ),
-        *(["--internal-ips"] if options["internal_ips"] else []),
-    )
-    delete = (*QUEUED, "delete", launch.name, *place, "--force")
-    steps = [
-        Command("create", create, "asks for the machines; what is not granted by the deadline expires", "delete"),
-        Command(
-            "describe",
-            (*QUEUED, "describe", launch.name, *place, "--format=json"),
-            f"its state, every {options['poll']:g} s",
-        ),
-        Command(
-            "source",
-            ("git", "archive", "--format=tar.gz", flag("output", copied), commit),
-            "the project as committed",
-        ),
-    ]
-    bucket = commands.workdir(launch.command).removeprefix(commands.CLOUD).partition("/")[0]
-    if bucket:
-        look = (
-            "gcloud",
-            "storage",
-            "buckets",
-            "describe",
-            f"{commands.CLOUD}{bucket}",
-            flag("project", options["project"]),
-        )
-        steps.insert(
-            0, Command("bucket", (*look, "--format=value(location)"), "the bucket is there, before anything costs")
-        )
-    for index, node in enumerate(nodes(launch)):
-        copy = (*TPU, "scp", copied, f"{node}:", *_place(launch), "--worker=all")
-        steps += [
-            Command("copy", copy, "the source, to the home of every worker"),
-            Command(
-                "install",
-                ssh(launch, node, "all", remote.install(commit, options["setup"])),
-                "pinned requirements and JAX for TPUs",
-            ),
-            Command(
-                "start",
-                ssh(launch, node, "all", remote.start(commit, launch.command)),
-                "training, on every worker",
-                "stop",
-            ),
-        ]
-        if index == 0:
-            guard = ssh(launch, node, "0", remote.guard(commit, left + remote.GUARD_S, delete))
-            steps.append(
-                Command(
-                    "guard",
-                    guard,
-                    f"deletes all {remote.GUARD_S // 60} min after the deadline, even if this computer is gone by then",
-                )
-            )
-    steps += [follow(launch, node, worker) for node in nodes(launch) for worker in range(part.hosts)]
-    steps += [
-        Command("stop", ssh(launch, node, "all", remote.stop(commit)), "the run saves and ends")
-        for node in nodes(launch)
-    ]
-    steps.append(
-        Command("delete", delete, "machines and request; also after Ctrl-C, at the deadline and after a failure")
-    )
-    order = ("bucket", "create", "describe", *ON_MACHINES, "follow", "stop", "delete")
+    count = options["slices"]
     facts = (
         ("workdir", commands.workdir(launch.command)),
         ("cost", cost(launch, part)),
         ("deadline", deadline(launch)),
+        ("commit", launch.known["commit"]),
     )
     return Plan(
-        f"{launch.name}: {options['slices']} x {options['type']} in {options['zone']}{', spot' * options['spot']}: "
-        f"{options['slices'] * part.hosts} host(s), {options['slices'] * part.chips} chips",
-        (*((what, value) for what, value in facts if value), ("commit", commit)),
+        f"{launch.name}: {count} x {options['type']} in {options['zone']}{', spot' * options['spot']}: "
+        f"{count * part.hosts} host(s), {count * part.chips} chips",
+        tuple((what, value) for what, value in facts if value),
         (),
-        tuple(sorted(steps, key=lambda step: order.index(step.name))),
+        (*_request(launch, part), *_machines(launch), *_run(launch, part), _delete(launch)),
     )
+
+
+def _request(launch: Launch, part: hardware.Slice) -> list[Command]:
+    """What comes before there are machines."""
+    options, place, name = launch.options, where(launch), launch.name
+    count = options["slices"]
+    named = (flag("node-id", name),) if count == 1 else (flag("node-count", count), flag("node-prefix", name))
+    given = ("service_account", "network", "subnetwork")
+    create = (
+        *(*QUEUED, "create", name, *place, *named),
+        flag("accelerator-type", options["type"]),
+        flag("runtime-version", options["runtime"] or hardware.KINDS[part.kind].runtime),
+        flag("valid-until-duration", f"{seconds_left(launch)}s"),
+        *(["--spot"] if options["spot"] else []),
+        *(flag(key.replace("_", "-"), options[key]) for key in given if options[key]),
+        *(["--internal-ips"] if options["internal_ips"] else []),
+    )
+    describe = (*QUEUED, "describe", name, *place, "--format=json")
+    steps = [
+        Command("create", create, "asks for the machines; what is not granted by the deadline expires", "delete"),
+        Command("describe", describe, f"its state, every {options['poll']:g} s"),
+    ]
+    bucket = commands.workdir(launch.command).removeprefix(commands.CLOUD).partition("/")[0]
+    if bucket:
+        look = (*BUCKETS, "describe", f"{commands.CLOUD}{bucket}", place[0], "--format=value(location)")
+        steps.insert(0, Command("bucket", look, "the bucket is there, before anything costs"))
+    return steps
+
+
+def _machines(launch: Launch) -> list[Command]:
+    """What makes machines ready and starts training on them; in the order of ON_MACHINES."""
+    commit, slices = launch.known["commit"], nodes(launch)
+    copied = str(launch.folder / remote.archive(commit))
+    archive = ("git", "archive", "--format=tar.gz", flag("output", copied), commit)
+    seconds = seconds_left(launch) + remote.GUARD_S
+    guard = ssh(launch, slices[0], "0", remote.guard(commit, seconds, _delete(launch).argv))
+    late = f"deletes all {remote.GUARD_S // 60} min after the deadline, even if this computer is gone by then"
+    install = remote.install(commit, launch.options["setup"])
+    start = remote.start(commit, launch.command)
+
+    def on_all(name: str, text: str, why: str, undo: str = "") -> list[Command]:
+        return [Command(name, ssh(launch, node, "all", text), why, undo) for node in slices]
+
+    copies = [(*TPU, "scp", copied, f"{node}:", *_place(launch), "--worker=all") for node in slices]
+    return [
+        Command("source", archive, "the project as committed"),
+        Command("guard", guard, late),
+        *(Command("copy", copy, "the source, to the home of every worker") for copy in copies),
+        *on_all("install", install, "pinned requirements and JAX for TPUs"),
+        *on_all("start", start, "training, on every worker", "stop"),
+    ]
+
+
+def _run(launch: Launch, part: hardware.Slice) -> list[Command]:
+    """What watches training and ends it."""
+    text, slices = remote.stop(launch.known["commit"]), nodes(launch)
+    return [
+        *(follow(launch, node, worker) for node in slices for worker in range(part.hosts)),
+        *(Command("stop", ssh(launch, node, "all", text), "the run saves and ends") for node in slices),
+    ]
+
+
+def _delete(launch: Launch) -> Command:
+    argv = (*QUEUED, "delete", launch.name, *where(launch), "--force")
+    return Command("delete", argv, "machines and request; also after Ctrl-C, at the deadline and after a failure")
 
 
 def follow(launch: Launch, node: str, worker: int, first: int = 1) -> Command:
