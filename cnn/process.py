@@ -19,8 +19,8 @@ def keep_freed_memory() -> bool:
     """Has glibc keep what is freed for the next allocation, and returns whether it will; elsewhere nothing changes.
 
     XLA:CPU takes the memory of its temporary arrays anew for every step. Large blocks would go back to the operating
-    system each time and come as fresh pages, a fault for every 4 KiB: half of the CPU time of a MobileNet's step
-    (`python -m experiments.benchmarks.pages`). One arena, because the others are too small for such blocks.
+    system each time and come as fresh pages, a fault for every 4 KiB, which can be half of a step's CPU time
+    (tests/test_process.py counts them). One arena, because the others are too small for such blocks.
     """
     options = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
     return has_glibc() and all([ctypes.CDLL(None).mallopt(name, value) == 1 for name, value in options])

@@ -23,7 +23,7 @@ class Writer:
         if not active:
             return
         path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if line["step"] <= resume_step]
+        kept = [line for line in read_metrics(path) if line["step"] <= resume_step]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed in close)
         try:
@@ -49,12 +49,12 @@ class Writer:
                 sink.close()
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def parse_metrics(text: str) -> list[dict[str, Any]]:
     """The whole lines of a metrics.jsonl; a half-written last one is left out."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for line in text.splitlines():
         try:
-            lines.append(json.loads(text))
+            lines.append(json.loads(line))
         except json.JSONDecodeError:
             continue
     return lines
@@ -62,7 +62,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The logged values of a run, in order."""
-    return _lines(path)
+    return parse_metrics(path.read_text()) if path.exists() else []
 
 
 class Progress:

@@ -213,7 +213,10 @@ def test_frozen_parameters_do_not_move(name):
     free, found = run(name), run(name, freeze="stem/.*")
     np.testing.assert_array_equal(found["stem/kernel"], PARAMS["stem"]["kernel"])
     for leaf in ("head/kernel", "head/bias"):
-        np.testing.assert_allclose(found[leaf], free[leaf], rtol=1e-5)  # two programs
+        if name == "muon":  # its matrix products are rounded otherwise in another program
+            np.testing.assert_allclose(found[leaf], free[leaf], rtol=1e-5)
+        else:
+            np.testing.assert_array_equal(found[leaf], free[leaf])
 
 
 def test_lr_multipliers_take_the_first_match():

@@ -1,8 +1,8 @@
 """3-D U-Net on half of one T1 head (Colin27): brain extraction, scored on the other half, mirrored.
 
 It is ONE subject and heads are nearly symmetric: the training half's own mask laid over the test half has a Dice of
-0.957 (`cnn/data/datasets/colin27.py`), thresholds 0.69 to 0.78. Expected: Dice of at least 0.93;
-measured: 0.969 +- 0.003 (3 seeds), HD95 4.5 mm, average surface distance 0.9 to 1.4 mm, two minutes on two CPU cores.
+0.957 (`cnn/data/datasets/colin27.py`), thresholds 0.69 to 0.78. Expected: Dice of at least 0.93; measured:
+0.969 +- 0.003 (3 seeds), HD95 4.5 mm, average surface distance 0.9 to 1.4 mm, two minutes on two CPU cores.
 
     pip install -e '.[medical]'
     cnn train --config=configs/medical/colin27_unet3d.py --workdir=runs/colin27_unet3d

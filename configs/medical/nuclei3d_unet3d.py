@@ -1,8 +1,8 @@
 """3-D U-Net on nuclei in fluorescence microscopy (StarDist's example stack): foreground against background.
 
 One stack, two blocks (`cnn/data/datasets/nuclei3d.py`). Otsu's threshold has a Dice of 0.769 on the whole stack and
-0.814 on the test block. Expected: 0.1 above the former. Measured: 0.878 +- 0.007
-(3 seeds), HD95 1.4 to 1.7 voxels, a minute on two CPU cores with oneDNN.
+0.814 on the test block. Expected: 0.1 above the former. Measured: 0.878 +- 0.007 (3 seeds), HD95 1.4 to 1.7 voxels, a
+minute on two CPU cores with oneDNN.
 
     cnn train --config=configs/medical/nuclei3d_unet3d.py --workdir=runs/nuclei3d_unet3d
 

@@ -1,8 +1,8 @@
 """A small U-Net on composed scenes: clothes of Fashion-MNIST pasted on photos of textures, 128x128, five classes.
 
 The masks are exact by construction and there is no published number. Measured: mIoU 0.751 +- 0.030 (3 seeds; majority
-0.143), below this project's bar of 0.85: dresses are taken for tops and the ragged borders cost the rest. 13.6 minutes of
-CPU time; 12 to 21 minutes on two cores that did other things too.
+0.143), below this project's bar of 0.85: dresses are taken for tops and the ragged borders cost the rest. 13.6 minutes
+of CPU time; 12 to 21 minutes on two cores that did other things too.
 
     cnn train --config=configs/segmentation/scenes_unet.py --workdir=runs/scenes
     python -m experiments.seeds --config=configs/segmentation/scenes_unet.py --seeds=3

@@ -4,10 +4,8 @@ Each run is a trial with a folder of its own under the workdir. What a trial cam
 that was interrupted goes on with `resume`, and a finished trial is never run again.
 """
 
-import contextlib
 import csv
 import io
-import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from cnn.errors import UserError
 from cnn.flags import Parser
 from cnn.stopping import Interrupts
 from cnn.workdir import write_text
+from cnn.writers import parse_metrics
 from experiments.launch import command as commands
 from experiments.launch import local, outcome, rules, slurm, streams, tpu
 from experiments.launch.executors import Array, Children, Executor, array_files, child_words
@@ -149,15 +148,6 @@ def read(place: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def rows_of(text: str) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl; a half-written last one is left out."""
-    rows = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
-    return rows
-
-
 def finished(launch: Launch, trial: Trial) -> bool:
     """Whether the trial's run is complete."""
     return bool(read(f"{commands.workdir(launch.command)}/{trial.id}/summary.json"))
@@ -166,7 +156,7 @@ def finished(launch: Launch, trial: Trial) -> bool:
 def curves(launch: Launch, todo: Sequence[Trial]) -> dict[str, list[tuple[int, float]]]:
     """What each trial scored, by step; larger is better."""
     above, options = commands.workdir(launch.command), launch.options
-    lines = {trial.id: rows_of(read(f"{above}/{trial.id}/metrics.jsonl")) for trial in todo}
+    lines = {trial.id: parse_metrics(read(f"{above}/{trial.id}/metrics.jsonl")) for trial in todo}
     return {name: rules.curve(rows, options["metric"], options["mode"]) for name, rows in lines.items()}
 
 

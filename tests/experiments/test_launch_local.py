@@ -26,11 +26,16 @@ ended = []
 signal.signal(signal.SIGTERM, lambda *_: ended.append(1))
 mine = folder / f"starts_{me}"
 starts = len(mine.read_text()) if mine.exists() else 0
-mine.write_text("x" * (starts + 1))
 print("begin", me, os.environ.get("CNN_PROCESSES"), os.environ["XLA_FLAGS"], os.environ["JAX_PLATFORMS"], flush=True)
+mine.write_text("x" * (starts + 1))
+all_of_them = [folder / f"starts_{i}" for i in range(int(os.environ.get("CNN_PROCESSES", "1")))]
+until = time.monotonic() + 60
+while not all(other.exists() and len(other.read_text()) > starts for other in all_of_them):  # as training does
+    if ended or time.monotonic() > until:
+        break
+    time.sleep(0.01)
 words = sys.argv[2].split(";")[min(starts, sys.argv[2].count(";"))].split(",")
 word = words[int(me) % len(words)]
-until = time.monotonic() + 60
 while word in ("wait", "hang") and time.monotonic() < until and not (ended and word == "wait"):
     time.sleep(0.01)
 if word == "kill":
