@@ -52,3 +52,30 @@ def nearest_resize(x: Float[Array, "b *space c"], size: tuple[int, ...]) -> Floa
         else:
             x = jnp.take(x, np.minimum((np.arange(pixels) + 0.5) * n / pixels, n - 1).astype(np.int32), axis=axis)
     return x
+
+
+def space_to_depth(x: Float[Array, "b *space c"], patch: int) -> Float[Array, "b *coarse d"]:
+    """Patches of `patch` pixels along each spatial axis as channels; zeros fill the last ones."""
+    if patch == 1:
+        return x
+    space = x.shape[1:-1]
+    x = jnp.pad(x, [(0, 0), *((0, -n % patch) for n in space), (0, 0)])
+    coarse = [n // patch for n in x.shape[1:-1]]
+    split = x.reshape(x.shape[0], *(part for n in coarse for part in (n, patch)), x.shape[-1])
+    ranks = range(len(space))
+    order = (0, *(1 + 2 * i for i in ranks), *(2 + 2 * i for i in ranks), split.ndim - 1)
+    return split.transpose(order).reshape(x.shape[0], *coarse, -1)
+
+
+def depth_to_space(
+    x: Float[Array, "b *coarse d"], patch: int, space: Sequence[int]
+) -> Float[Array, "b *space c"]:
+    """The inverse of `space_to_depth`: `space` pixels, those that filled the last patches left out."""
+    if patch == 1:
+        return x
+    coarse = x.shape[1:-1]
+    split = x.reshape(x.shape[0], *coarse, *(patch for _ in coarse), x.shape[-1] // patch ** len(coarse))
+    ranks = range(len(coarse))
+    order = (0, *(axis for i in ranks for axis in (1 + i, 1 + len(coarse) + i)), split.ndim - 1)
+    whole = split.transpose(order).reshape(x.shape[0], *(n * patch for n in coarse), -1)
+    return whole[(slice(None), *map(slice, space))]

@@ -17,7 +17,7 @@ from cnn.layers.blocks import ConvNorm, Stage
 from cnn.layers.conv import Conv, ConvTranspose, Sizes, per_axis
 from cnn.layers.drop import Dropout
 from cnn.layers.pool import max_pool
-from cnn.layers.resample import resize
+from cnn.layers.resample import depth_to_space, resize, space_to_depth
 from cnn.models.dense import Classifier, DenseNetwork
 from cnn.shapes import Outputs
 
@@ -62,6 +62,9 @@ class EncoderDecoder(DenseNetwork):
       strides: from each level to the next one, a number or one per axis; () is 2 everywhere. Thick slices want 1
         along their axis at first.
       kernel_sizes: of each level's convolutions, a number or one per axis; () is 3 everywhere.
+      patch: the input's pixels per pixel of the finest level, along each axis: patches of them become channels
+        (space to depth), and the classifier answers for each of them (sub-pixel convolution, Shi et al. 2016, arXiv
+        1609.05158). Convolutions on few channels are slow everywhere, most of all on a TPU.
       up: how the way up gets finer: 'transposed' (a transposed convolution whose window is its stride) or 'linear'
         (a 1x1 convolution and interpolation).
       dropout: behind the coarsest level, as in the paper of 2015.
@@ -74,6 +77,7 @@ class EncoderDecoder(DenseNetwork):
     widths: Sequence[int] = (64, 128, 256, 512, 1024)
     strides: Sequence[Sizes] = ()
     kernel_sizes: Sequence[Sizes] = ()
+    patch: int = 1
     up: str = "transposed"
     up_convs: ClassVar[int] = 2  # per level of the way up
 
@@ -91,13 +95,15 @@ class EncoderDecoder(DenseNetwork):
             raise unknown("up", self.up, UPS)
         if self.aux and levels < 3:
             raise UserError(f"aux needs a level between the finest and the coarsest; widths has {levels}")
+        if self.patch < 1:
+            raise UserError(f"patch is {self.patch}; it must be at least 1")
         super().__post_init__()
 
     @property
     def feature_strides(self) -> tuple[int, ...]:
         """Input pixels per feature pixel, one number per level: along the axis where they are most."""
         rank = max((len(stride) for stride in self.strides if not isinstance(stride, int)), default=1)
-        total, found = [1] * rank, [1]
+        total, found = [self.patch] * rank, [self.patch]
         for level in range(1, len(self.widths)):
             step = per_axis(self.stride(level), rank, "strides")
             total = [pixels * more for pixels, more in zip(total, step, strict=True)]
@@ -131,6 +137,7 @@ class EncoderDecoder(DenseNetwork):
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
         space, out = x.shape[1:-1], {}
+        x = space_to_depth(x, self.patch)
         for level in range(1, len(self.widths) + 1):
             x = out[f"stage{level}"] = self.down(x, level, train)
         x = Dropout(self.dropout, name="dropout")(x, train=train)
@@ -142,7 +149,8 @@ class EncoderDecoder(DenseNetwork):
             if level > 1 and self.makes_aux(train):
                 aux = Classifier(self.num_classes, name=f"aux{level - 1}")(x)
                 out |= {f"aux{level - 1}": resize(aux, space)} if train else {}
-        out["logits"] = Classifier(self.num_classes, name="classifier")(x)
+        logits = Classifier(self.num_classes * self.patch ** len(space), name="classifier")(x)
+        out["logits"] = depth_to_space(logits, self.patch, space)
         return out
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.layers.resample import METHODS, resize
+from cnn.layers.resample import METHODS, depth_to_space, resize, space_to_depth
 
 SIZES = {  # from, to
     "larger": ((3, 5, 2), (24, 10, 16)),
@@ -62,3 +62,15 @@ def test_mistakes_are_named():
         resize(jnp.zeros((1, 2, 2, 1)), (4, 4), "cubic")
     with pytest.raises(UserError, match="the input is too small"):
         resize(jnp.zeros((1, 0, 2, 1)), (4, 4))
+
+
+@pytest.mark.parametrize("space", [(7,), (8, 9), (3, 6, 5)])
+@pytest.mark.parametrize("patch", [1, 2, 3])
+def test_patches_come_back(space, patch):
+    """Each patch's pixels become one pixel's channels, in C order; the inverse drops what filled the last patches."""
+    x = jnp.arange(2 * np.prod(space) * 3, dtype=jnp.float32).reshape(2, *space, 3)
+    coarse = space_to_depth(x, patch)
+    assert coarse.shape == (2, *(-(-n // patch) for n in space), 3 * patch ** len(space))
+    corner = x[(0, *(slice(patch) for _ in space))]
+    np.testing.assert_array_equal(coarse[(0, *(0 for _ in space))], corner.reshape(-1))
+    np.testing.assert_array_equal(depth_to_space(coarse, patch, space), x)

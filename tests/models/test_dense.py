@@ -233,6 +233,16 @@ def test_interpolation_on_the_way_up():
     assert out["logits"].shape == (2, 17, 23, 2)
 
 
+def test_patches_are_channels():
+    """The finest level has a pixel per patch, and every pixel of the input gets its answer, also at a ragged border."""
+    model = UNet(2, widths=(4, 8, 8), patch=2, aux=True)
+    assert model.feature_strides == (2, 4, 8)
+    out, variables = traced(model, (17, 22, 3), train=True)
+    assert [out[f"stage{level}"].shape[1:-1] for level in (1, 2, 3)] == [(9, 11), (5, 6), (3, 3)]
+    assert out["logits"].shape == out["aux1"].shape == (2, 17, 22, 2)
+    assert variables["params"]["classifier"]["kernel"].shape[-2:] == (4, 2 * 2**2)
+
+
 WRONG = {
     "no name": ("fcn_resnet50", {"backbone": {"width": 8}}, "backbone has no name"),
     "unknown": ("fcn_resnet50", {"backbone": {"name": "resnet51"}}, "unknown backbone 'resnet51'. Did you mean"),
@@ -250,6 +260,7 @@ WRONG = {
     "widths": ("unet", {"widths": (8,)}, "two or more positive numbers"),
     "strides": ("unet", {"strides": (2, 2)}, "between 5 levels there are 4"),
     "kernel_sizes": ("unet", {"kernel_sizes": (3, 3)}, "there are 5 levels"),
+    "patch": ("unet", {"patch": 0}, "patch is 0; it must be at least 1"),
     "up": ("unet", {"up": "bilinear"}, "unknown up 'bilinear'"),
     "aux": ("unet", {"widths": (8, 8), "aux": True}, "aux needs a level between"),
     "blocks": ("residual_unet", {"blocks": (1, 2)}, "must be 6 positive numbers"),
