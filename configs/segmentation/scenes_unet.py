@@ -16,8 +16,8 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_epochs = 12.0
-    c.model = ConfigDict({"name": "unet", "widths": (8, 24, 48, 96, 192)})
+    c.total_epochs = 3.0
+    c.model = ConfigDict({"name": "unet", "widths": (24, 48, 96, 192), "patch": 2})
     c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
 
     c.input.dataset = "scenes"
@@ -25,15 +25,15 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.train_transforms = ConfigDict({"flip": {}})
     c.input.mean, c.input.std = (0.36,), (0.2,)
 
-    c.optim.name = "adamw"
-    c.optim.lr = 4e-3
+    c.optim.name = "muon"
+    c.optim.lr = 1e-2
     c.optim.weight_decay = 1e-4
     c.optim.ema_decay = 0.99
     c.schedule.name = "one_cycle"
     c.schedule.peak_fraction = 0.25
 
     c.eval.metric = "miou"
-    c.eval.every_epochs = 4.0
+    c.eval.every_epochs = 1.0
     c.eval.batch_size = 50
     config.finish(c, arg)
     if arg == "smoke":
