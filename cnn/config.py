@@ -39,6 +39,8 @@ RANGES = (  # (field, least, most): values that nothing else would refuse
     ("checkpoint.every_epochs", ABOVE_0, math.inf),
     ("eval.patience", 0, math.inf),
     ("eval.recalibrate_batches", 0, math.inf),
+    ("mesh.space", 1, math.inf),
+    ("mesh.num_slices", 1, math.inf),
     ("checkpoint.keep_last", 1, math.inf),
     ("checkpoint.keep_best", 0, math.inf),
 )
@@ -129,6 +131,8 @@ def default() -> ConfigDict:
     c.mesh = ConfigDict(
         {
             "devices": 0,  # 0: all of them
+            "space": 1,  # parts of every image or volume, along its first spatial axis
+            "num_slices": 1,  # TPU slices, which a slower network connects
             "fsdp": "",  # regex over parameter paths to shard over `data`; '' replicates all
         }
     )

@@ -41,11 +41,10 @@ class Evaluator:
 
     def __init__(self, built: Built):
         self._built = built
-        place = batch_sharding(built.mesh)
         self._step = jax.jit(
-            make_eval_step(built.model, built.task), out_shardings=(replicated(built.mesh), place)
+            make_eval_step(built.model, built.task),
+            out_shardings=(replicated(built.mesh), batch_sharding(built.mesh)),
         )
-        self._place = place
 
     def score(self, variables: Any, batches: EvalBatches, *, keep: bool = False) -> Scores:
         """Every example of `batches` once; padding never counts.
@@ -70,7 +69,7 @@ class Evaluator:
                 targets.append(target[valid])
 
         ahead = 0 if lockstep(self._built.mesh) else AHEAD
-        place = lambda batch: (batch["valid"], batch[key], to_global(batch, self._place))  # noqa: E731
+        place = lambda batch: (batch["valid"], batch[key], to_global(batch, self._built.mesh))  # noqa: E731
         with contextlib.closing(iterate(batches, place=place)) as data:
             for valid, target, batch in data:
                 flying.append((valid, target, *self._step(variables, batch)))

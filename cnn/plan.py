@@ -17,7 +17,15 @@ from cnn.data import Dataset, open_dataset
 from cnn.data.pipeline import EvalBatches, TrainBatches
 from cnn.data.sources import Source
 from cnn.errors import UserError, unknown
-from cnn.mesh import batch_sharding, on_cpu, replicated, state_sharding, to_global
+from cnn.mesh import (
+    batch_sharding,
+    on_cpu,
+    parts,
+    process_share,
+    replicated,
+    state_sharding,
+    to_global,
+)
 from cnn.optim import Schedule, make_optimizer, make_schedule
 from cnn.state import TrainState, new_state
 from cnn.transforms import build_transforms
@@ -69,7 +77,7 @@ class Plan:
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This process's rows of a batch on the devices."""
-        return to_global(batch, batch_sharding(self.built.mesh))
+        return to_global(batch, self.built.mesh)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What a checkpoint of `step` says besides its arrays; `position` counts examples drawn."""
@@ -102,6 +110,8 @@ class Plan:
     def train_step(self) -> Callable[..., Any]:
         """The compiled update; it donates its state."""
         optim, mesh = self.config.optim, self.built.mesh
+        # Over `space` arrays are split by their shapes: as they come.
+        batch = batch_sharding(mesh) if mesh.size == parts(mesh) else None
         return jax.jit(
             step.make_train_step(
                 self.built.model,
@@ -115,7 +125,7 @@ class Plan:
                 unroll=on_cpu(mesh),
             ),
             donate_argnums=0,
-            in_shardings=(self.placement, batch_sharding(mesh)),
+            in_shardings=(self.placement, batch),
             out_shardings=(self.placement, replicated(mesh)),
         )
 
@@ -131,20 +141,14 @@ def make_plan(config: ConfigDict) -> Plan:
     source = dataset.source(config.input.train_split)
     built = build(config, dataset.info, network_shape(config, dataset.info, source))
     _check_metric(built)
-    parts = built.mesh.size * config.optim.accumulate_steps
-    if config.input.batch_size < 1 or config.input.batch_size % parts:
-        raise UserError(
-            f"input.batch_size {config.input.batch_size} must be a multiple of {parts}: {built.mesh.size} "
-            f"device(s) x {config.optim.accumulate_steps} optim.accumulate_steps"
-        )
+    _check_batch_size(config, built)
     batches = TrainBatches(
         source,
         build_transforms(config.input.train_transforms),
         config.input.batch_size,
         config.seed,
-        jax.process_index(),
-        jax.process_count(),
-        config.input.shuffle,
+        *process_share(built.mesh),
+        shuffle=config.input.shuffle,
     )
     total = steps(config, "total", batches.steps_per_epoch, unset=0)
     if total < 1:
@@ -171,6 +175,18 @@ def make_plan(config: ConfigDict) -> Plan:
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placement
         ),
     )
+
+
+def _check_batch_size(config: ConfigDict, built: Built) -> None:
+    """Raises UserError unless the batch divides over the devices and the micro-batches."""
+    cut = parts(built.mesh)
+    devices = f"{cut} device(s)" if cut == built.mesh.size else f"{cut} parts of {built.mesh.size} devices"
+    every = cut * config.optim.accumulate_steps
+    if config.input.batch_size < 1 or config.input.batch_size % every:
+        raise UserError(
+            f"input.batch_size {config.input.batch_size} must be a multiple of {every}: {devices} x "
+            f"{config.optim.accumulate_steps} optim.accumulate_steps"
+        )
 
 
 def _check_metric(built: Built) -> None:
