@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cnn import step, tree
+from cnn import distributed, step, tree
 from cnn.build import Built, build, eval_batches, model_card, network_shape
 from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
@@ -105,7 +105,8 @@ class Plan:
                 compiler_options={"xla_backend_optimization_level": 0} if on_cpu(self.built.mesh) else None,
             )
             return make()
-        return jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)(variables)
+        make = jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)
+        return make(distributed.whole(variables) if distributed.several() else variables)
 
     def train_step(self) -> Callable[..., Any]:
         """The compiled update; it donates its state."""
@@ -137,8 +138,9 @@ def make_plan(config: ConfigDict) -> Plan:
       UserError: whatever is wrong with it.
     """
     check(config)
-    dataset = open_dataset(config.input)
-    source = dataset.source(config.input.train_split)
+    with distributed.main_first("open the data"):
+        dataset = open_dataset(config.input)
+        source = dataset.source(config.input.train_split)
     built = build(config, dataset.info, network_shape(config, dataset.info, source))
     _check_metric(built)
     _check_batch_size(config, built)

@@ -3,6 +3,7 @@
     cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits
 
 The same command takes an interrupted run up again. SIGTERM and SIGINT save and exit with code 75.
+Several processes train together where flags or the cluster say so (cnn/distributed.py).
 """
 
 import sys
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnn import flags
+from cnn import distributed, flags
 from cnn.checkpoint import Checkpoints
 from cnn.data.pipeline import iterate
 from cnn.diagnose import diagnose
@@ -51,10 +52,10 @@ def train(config: ConfigDict, workdir: str) -> int:
         )
         run = Run(plan, folder, checkpoints, clock)
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(sigterm=not distributed.several()) as interrupts:
                 reason = run.loop(interrupts) or run.settle(interrupts)
             if reason:
-                print(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on", flush=True)
+                distributed.say(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on")
                 return EXIT_INTERRUPTED
             run.finish()
         finally:
@@ -74,7 +75,7 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
                 f"back, or start in another --workdir with --config.init_from={checkpoints.directory}"
             )
         checkpoints.set_aside_after(int(state.step))
-        print(f"resume at step {int(state.step)} of {plan.total}", flush=True)
+        distributed.say(f"resume at step {int(state.step)} of {plan.total}")
         return state, Best.from_json(config.eval.mode, meta["loop"])
     state = plan.new_state()
     if config.init_from:
@@ -94,7 +95,7 @@ class Run:
         self.data = iterate(plan.batches, self.start, how.threads, how.workers, plan.place)
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
-        main = jax.process_index() == 0
+        main = distributed.is_main()
         self.writer = Writer(folder.path, main, self.start)
         self.bar = Progress(plan.total, self.start, main)
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
@@ -108,7 +109,7 @@ class Run:
         """
         plan, config = self.plan, self.plan.config
         profiler = Profiler(config.profile_steps, self.folder.path / "profile")
-        deadline = Deadline(config.max_minutes)
+        deadline, stops = Deadline(config.max_minutes), distributed.Stops()
         ahead = 0 if lockstep(plan.built.mesh) else AHEAD
         self.clock.lap()
         for now in range(self.start, plan.total):
@@ -120,7 +121,7 @@ class Run:
                 break  # not saved yet: `settle` saves what it makes of this state
             if now > self.start and now % plan.save_every == 0:
                 self.save()
-            reason = interrupts.received or deadline.passed()
+            reason = stops.at(now, interrupts.received or deadline.passed())
             if reason:
                 self.save()
                 return reason
@@ -154,23 +155,23 @@ class Run:
             self.save()
         self.checkpoints.wait()
         self.bar.close()
-        return interrupts.received
+        return "" if distributed.several() else interrupts.received  # the others would wait
 
     def finish(self) -> None:
         """The test score beside the baselines, the pictures, the summary."""
         plan = self.plan
         if self.step == self.start and self.folder.summary.exists():
-            print(f"already complete: {self.folder.summary}")
+            distributed.say(f"already complete: {self.folder.summary}")
             return
         scored = self.state.variables()
         if plan.config.eval.use == "best" and self.best.step not in (None, self.step):
             scored = self.checkpoints.restore(plan.abstract, "best")[0].variables()
         summary = finish(plan, self.evaluator, scored, self.folder, self.step, self.best)
-        print(score_text(summary))
+        distributed.say(score_text(summary))
         summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
         leave(self.folder, summary)
-        print(timing_text(summary["timing"]))
-        print(f"summary, pictures and report.html: {self.folder.path}")
+        distributed.say(timing_text(summary["timing"]))
+        distributed.say(f"summary, pictures and report.html: {self.folder.path}")
 
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""
@@ -239,8 +240,10 @@ def main(argv: list[str]) -> int:
     parser = flags.Parser("train", __doc__)
     parser.add_config()
     parser.add_argument("--workdir", required=True, help="folder of this run; the same again resumes it")
+    distributed.add_flags(parser)
     args, overrides = parser.parse(argv)
-    return train(flags.load_config(args.config, overrides), args.workdir)
+    config = flags.load_config(args.config, overrides)
+    return distributed.together(args, lambda: train(config, args.workdir))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnn import config as configs
+from cnn import distributed
 from cnn.errors import UserError
 
 # Fields that may differ when a run is taken up again: they do not change what is learned.
@@ -59,6 +60,9 @@ class Workdir:
         Raises:
           UserError: another process holds it.
         """
+        if not distributed.is_main():  # the first process holds it for all
+            yield
+            return
         with open(self.path / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,11 +104,13 @@ class Workdir:
                     f"workdir '{self.path}' holds a run with another config ({'; '.join(changed[:5])}); "
                     "use another --workdir, or delete this one"
                 )
-        write_text(self._config, configs.to_json(config) + "\n")
+        if distributed.is_main():
+            write_text(self._config, configs.to_json(config) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, whole or not at all."""
-        write_text(self.summary, to_json(summary, indent=2) + "\n")
+        if distributed.is_main():
+            write_text(self.summary, to_json(summary, indent=2) + "\n")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
