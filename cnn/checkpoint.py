@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -320,6 +321,22 @@ def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:
         raise UserError(f"checkpoint {folder}: {error}; use another (--checkpoint=STEP)") from error
     variables = arrays["ema"] if root else arrays
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, meta
+
+
+def load_arrays(folder: epath.Path) -> dict[str, Any]:
+    """{name: NumPy array} of everything in a checkpoint, without asking JAX for a device.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    try:
+        names = read_meta(folder)["arrays"]
+        abstract = _unflatten((n, np.empty(shape, jax.numpy.dtype(kind))) for n, (shape, kind, _) in names.items())
+        arrays = _load(folder, abstract)
+        verify(arrays, names)
+    except Corrupt as error:
+        raise UserError(f"checkpoint {folder}: {error}; use another") from error
+    return tree.flatten(arrays)
 
 
 def _load(folder: epath.Path, abstract: Any, partial: bool = False) -> Any:

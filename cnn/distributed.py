@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,7 @@ _NAMES = {
     "processes": ("CNN_PROCESSES", "JAX_NUM_PROCESSES"),
     "process": ("CNN_PROCESS", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX"),
 }
+_GONE = re.compile(r"Gloo|by peer|heartbeat|coordination (service|agent)|UNAVAILABLE|barrier", re.IGNORECASE)
 _barriers = itertools.count()
 
 
@@ -115,13 +117,25 @@ def together(args: argparse.Namespace, run: Callable[[], int]) -> int:
         code = run()
         wait_for_all("end")  # the first one draws and fits baselines
         return code
-    except jax.errors.JaxRuntimeError as error:
-        if not several():
-            raise
-        reason = " ".join(str(error).split())[:200]
-        print(f"cnn: lost another process of this run ({reason}); the same command goes on", file=sys.stderr)
-        leave(EXIT_LOST)
+    except Exception as error:
+        reason = several() and _lost(error)
+        if reason:
+            print(f"cnn: another process of this run is gone ({reason}); the same command goes on", file=sys.stderr)
+            leave(EXIT_LOST)
         raise
+
+
+def _lost(error: BaseException | None) -> str:
+    """The line in an error's chain of causes that says that a peer is gone; '' without one.
+
+    Backends raise many types for it, and what was in the way of it, such as a save, raises others.
+    """
+    while error is not None:
+        for line in str(error).splitlines():
+            if _GONE.search(line):
+                return line.strip()[:160]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def several() -> bool:

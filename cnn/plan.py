@@ -1,6 +1,7 @@
 """What a run will do, before anything is computed: data, network, optimizer, durations, placement."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cnn import distributed, step, tree
+from cnn import distributed, invariant, step, tree
 from cnn.build import Built, build, eval_batches, model_card, network_shape
 from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
@@ -108,6 +109,12 @@ class Plan:
         make = jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)
         return make(distributed.whole(variables) if distributed.several() else variables)
 
+    def _invariant(self) -> dict[str, Any]:
+        if self.config.deterministic != "invariant":
+            return {}
+        shards = self.config.mesh.virtual_shards
+        return {"in_shards": functools.partial(invariant.in_shards, mesh=self.built.mesh, shards=shards)}
+
     def train_step(self) -> Callable[..., Any]:
         """The compiled update; it donates its state."""
         optim, mesh = self.config.optim, self.built.mesh
@@ -124,6 +131,7 @@ class Plan:
                 ema_decay=optim.ema_decay,
                 freeze=optim.freeze,
                 unroll=on_cpu(mesh),
+                **self._invariant(),
             ),
             donate_argnums=0,
             in_shardings=(self.placement, batch),
@@ -144,6 +152,8 @@ def make_plan(config: ConfigDict) -> Plan:
     built = build(config, dataset.info, network_shape(config, dataset.info, source))
     _check_metric(built)
     _check_batch_size(config, built)
+    if config.deterministic:
+        invariant.check(config, built.mesh)
     batches = TrainBatches(
         source,
         build_transforms(config.input.train_transforms),

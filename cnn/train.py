@@ -3,7 +3,6 @@
     cnn train --config=configs/classification/digits_resnet.py --workdir=runs/digits
 
 The same command takes an interrupted run up again. SIGTERM and SIGINT save and exit with code 75.
-Several processes train together where flags or the cluster say so (cnn/distributed.py).
 """
 
 import sys
@@ -99,8 +98,7 @@ class Run:
         self.writer = Writer(folder.path, main, self.start)
         self.bar = Progress(plan.total, self.start, main)
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
-        for line in (*plan.dataset.notes, str(plan)):
-            self.bar.say(line)
+        self.bar.say("\n".join([*plan.dataset.notes, str(plan)]))
 
     def loop(self, interrupts: Interrupts) -> str:
         """Trains to the last step; returns '' or why it stopped before, with everything saved.
@@ -170,8 +168,8 @@ class Run:
         distributed.say(score_text(summary))
         summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
         leave(self.folder, summary)
-        distributed.say(timing_text(summary["timing"]))
-        distributed.say(f"summary, pictures and report.html: {self.folder.path}")
+        found = f"summary, pictures and report.html: {self.folder.path}"
+        distributed.say(f"{timing_text(summary['timing'])}\n{found}")
 
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""

@@ -22,7 +22,8 @@ from cnn import distributed
 from cnn.errors import UserError
 
 # Fields that may differ when a run is taken up again: they do not change what is learned.
-FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.", "mesh.", "input.threads",
+FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.",
+        "mesh.devices", "mesh.fsdp", "mesh.space", "mesh.num_slices", "input.threads",
         "input.workers", "input.in_memory", "input.data_dir", "eval.batch_size", "eval.baselines")  # fmt: skip
 
 
