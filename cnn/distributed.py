@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from cnn.errors import UserError
 from cnn.stopping import EXIT_LOST
 
+EXIT_USER_ERROR = 2  # as every mistake of the user
 CONNECT_S, HEARTBEAT_S = 300, 100  # JAX's own
 TOGETHER_S = 24 * 3600  # that the others wait for the first process; one that died ends the wait much sooner
 _NAMES = {
@@ -94,20 +96,35 @@ def connect(args: argparse.Namespace) -> None:
     if where is None:
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    to = where.get("coordinator_address", "the cluster's coordinator")
+
+    def missing(reason: str) -> str:
+        return (
+            f"{to} did not bring all processes together in {args.connect_seconds} s ({reason}); see that process 0 "
+            "runs there, that the port is open, and that all were started with the same number of processes"
+        )
+
+    # JAX's client ends the process with a page of C++ when the time is over: this comes before it.
+    timer = threading.Timer(args.connect_seconds, _end, [missing("no answer")])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
             **where,
-            initialization_timeout=args.connect_seconds,
+            initialization_timeout=args.connect_seconds + 30,
             heartbeat_timeout_seconds=args.heartbeat_seconds,
             shutdown_timeout_seconds=args.heartbeat_seconds,
         )
     except (RuntimeError, ValueError, OSError, ImportError) as error:
-        to = where.get("coordinator_address", "the cluster's coordinator")
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"{to} was not reached in {args.connect_seconds} s ({reason}); see that process 0 runs there, that the "
-            "port is open, and that all were started with the same number of processes"
-        ) from error
+        raise UserError(missing(str(error).strip().splitlines()[0][:200])) from error
+    finally:
+        timer.cancel()
+
+
+def _end(line: str) -> None:
+    print(f"cnn: error: {line}", file=sys.stderr, flush=True)
+    os._exit(EXIT_USER_ERROR)
+
 
 
 def together(args: argparse.Namespace, run: Callable[[], int]) -> int:

@@ -87,7 +87,7 @@ def test_what_any_layout_saved_every_device_count_loads(runs, layout):
     arrays = [loaded(runs[layout], devices) for devices in (1, 2, 4, 8)]
     for other in arrays[1:]:
         assert all(np.array_equal(other[name], arrays[0][name]) for name in arrays[0])
-    as_numpy = checkpoint.load_arrays(checkpoint.find(runs[layout].workdir, "last"))
+    as_numpy = checkpoint.load_arrays(checkpoint.find(str(runs[layout].workdir), "last"))
     assert all(isinstance(x, np.ndarray) and np.array_equal(x, arrays[0][name]) for name, x in as_numpy.items())
     assert as_numpy.keys() == arrays[0].keys()
 
