@@ -242,7 +242,7 @@ def find(path: str, which: int | str = "") -> epath.Path:
     Raises:
       UserError: nothing is there.
     """
-    folder = epath.Path(os.path.abspath(path))  # Orbax takes no relative path
+    folder = epath.Path(path if "://" in path else os.path.abspath(path))  # Orbax takes no relative path
     if not folder.exists():
         raise UserError(f"'{path}' does not exist; give a run's workdir or one of its checkpoint folders")
     if not folder.is_dir():

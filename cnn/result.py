@@ -111,6 +111,7 @@ def leave(folder: Workdir, summary: dict[str, Any]) -> None:
     folder.write_summary(summary)
     if distributed.is_main():
         report.leave(folder.path)
+        folder.copy()
 
 
 def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str) -> int:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
     prepare()
-    clock, folder = Clock(), Workdir(workdir)
+    clock, folder = Clock(), Workdir(workdir, distributed.is_main())
     with folder.lock():
         plan = make_plan(config)
         folder.adopt(config)
@@ -159,7 +159,7 @@ class Run:
         """The test score beside the baselines, the pictures, the summary."""
         plan = self.plan
         if self.step == self.start and self.folder.summary.exists():
-            distributed.say(f"already complete: {self.folder.summary}")
+            distributed.say(f"already complete: {self.folder.name}/{self.folder.summary.name}")
             return
         scored = self.state.variables()
         if plan.config.eval.use == "best" and self.best.step not in (None, self.step):
@@ -168,12 +168,12 @@ class Run:
         distributed.say(score_text(summary))
         summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
         leave(self.folder, summary)
-        found = f"summary, pictures and report.html: {self.folder.path}"
-        distributed.say(f"{timing_text(summary['timing'])}\n{found}")
+        distributed.say(f"{timing_text(summary['timing'])}\nsummary, pictures and report.html: {self.folder.name}")
 
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""
         self.log(0)  # a bad value must stop the run before its step is counted
+        self.folder.copy()
         with self.clock.time("save"):
             meta = self.plan.meta(self.step) | {"loop": self.best.to_json()}
             self.checkpoints.save(self.state, meta, metric)
@@ -222,7 +222,7 @@ class Run:
         raise UserError(
             f"step {self.step}: not finite: {diagnose(self.plan, self.state)}. The state before that step is "
             "saved: check the data (cnn data check), or go on from it in another --workdir with "
-            f"--config.init_from={self.folder.path} and a lower --config.optim.lr or an optim.clip_norm"
+            f"--config.init_from={self.folder.name} and a lower --config.optim.lr or an optim.clip_norm"
         )
 
     def close(self) -> None:

@@ -51,7 +51,8 @@ def test_kill_9_of_one_process(tmp_path, victim):
 
 
 def test_sigterm_to_one_process_saves_the_same_step_on_all(tmp_path):
-    run = two(tmp_path, "--config.total_steps=5000", "--config.checkpoint.every_steps=4000", "--config.log_every_steps=1", restarts=0)
+    long = ("--config.total_steps=5000", "--config.checkpoint.every_steps=4000", "--config.log_every_steps=1")
+    run = two(tmp_path, *long, restarts=0)
     run.until(lambda: (run.workdir / "metrics.jsonl").exists() and len(run.logged()) > 2)
     os.kill(run.pids()[1], signal.SIGTERM)
     assert run.ended() == INTERRUPTED, run.said
