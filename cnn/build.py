@@ -13,7 +13,7 @@ from cnn.data.info import DatasetInfo
 from cnn.data.pipeline import EvalBatches, example_shape
 from cnn.data.sources import Source
 from cnn.errors import UserError
-from cnn.mesh import make_mesh, on_cpu
+from cnn.mesh import make_mesh, on_cpu, parts, process_share
 from cnn.models import build_model
 from cnn.state import init_variables
 from cnn.tasks import build_task
@@ -106,15 +106,14 @@ def _options(group: ConfigDict) -> dict[str, Any]:
 
 
 def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatches:
-    """A split in order, padded; the batch size is rounded up to a multiple of the device count."""
+    """A split in order, padded; the batch size is rounded up to a multiple of the parts of the mesh."""
     size = batch_size or built.config.eval.batch_size
-    devices = built.mesh.size
+    cut = parts(built.mesh)
     return EvalBatches(
         source,
         build_transforms(built.config.input.eval_transforms),
-        -(-size // devices) * devices,
-        jax.process_index(),
-        jax.process_count(),
+        -(-size // cut) * cut,
+        *process_share(built.mesh),
     )
 
 

@@ -18,11 +18,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 import cnn
-from cnn import tree
+from cnn import distributed, tree
 from cnn.checksums import describe
 from cnn.errors import UserError
 from cnn.state import TrainState
@@ -108,7 +109,7 @@ class Checkpoints:
             try:
                 read_meta(self.directory / str(step))
             except Corrupt as error:
-                (self.directory / str(step)).rename(self.directory / f"{ASIDE}{step}")
+                self._rename(step)
                 _warn(f"checkpoint {step}: {error}; it is set aside as {ASIDE}{step}")
 
     def _rank(self, metrics: dict[str, float]) -> tuple[float, int]:
@@ -185,7 +186,7 @@ class Checkpoints:
             try:
                 meta = read_meta(self.directory / str(step))
                 _same_arrays(_as_tree(abstract), meta["arrays"], self.directory / str(step))
-                arrays = _load(self.directory / str(step), _as_tree(abstract))
+                arrays = _loaded(self.directory / str(step), _as_tree(abstract))
                 verify(arrays, meta["arrays"])
             except Corrupt as error:
                 problems.append(f"checkpoint {step}: {error}")
@@ -200,8 +201,13 @@ class Checkpoints:
     def set_aside_after(self, step: int) -> None:
         """Renames checkpoints newer than `step`: damaged ones that a resumed run will write again."""
         for newer in [s for s in self.steps if s > step]:
-            (self.directory / str(newer)).rename(self.directory / f"{ASIDE}{newer}")
+            self._rename(newer)
+        distributed.wait_for_all("set aside")
         self._orbax.reload()
+
+    def _rename(self, step: int) -> None:
+        if distributed.is_main():
+            (self.directory / str(step)).rename(self.directory / f"{ASIDE}{step}")
 
     def _candidates(self, which: int | str) -> list[int]:
         """Steps to try, in this order."""
@@ -223,7 +229,8 @@ def _steps_in(folder: epath.Path) -> list[int]:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    if distributed.is_main():
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def find(path: str, which: int | str = "") -> epath.Path:
@@ -235,7 +242,7 @@ def find(path: str, which: int | str = "") -> epath.Path:
     Raises:
       UserError: nothing is there.
     """
-    folder = epath.Path(os.path.abspath(path))  # Orbax takes no relative path
+    folder = epath.Path(path if "://" in path else os.path.abspath(path))  # Orbax takes no relative path
     if not folder.exists():
         raise UserError(f"'{path}' does not exist; give a run's workdir or one of its checkpoint folders")
     if not folder.is_dir():
@@ -316,6 +323,22 @@ def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, meta
 
 
+def load_arrays(folder: epath.Path) -> dict[str, Any]:
+    """{name: NumPy array} of everything in a checkpoint, without asking JAX for a device.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    try:
+        names = read_meta(folder)["arrays"]
+        abstract = _unflatten((n, np.empty(shape, jax.numpy.dtype(kind))) for n, (shape, kind, _) in names.items())
+        arrays = _load(folder, abstract)
+        verify(arrays, names)
+    except Corrupt as error:
+        raise UserError(f"checkpoint {folder}: {error}; use another") from error
+    return tree.flatten(arrays)
+
+
 def _load(folder: epath.Path, abstract: Any, partial: bool = False) -> Any:
     loading = ocp.options.PyTreeOptions.Loading(partial_load=partial)
     try:
@@ -323,6 +346,17 @@ def _load(folder: epath.Path, abstract: Any, partial: bool = False) -> Any:
             return ocp.load_checkpointables(folder, {"state": abstract})["state"]
     except Exception as error:  # a missing or truncated file surfaces as half a dozen unrelated types
         raise Corrupt(f"it cannot be read ({type(error).__name__}): a file is missing or cut") from error
+
+
+def _loaded(folder: epath.Path, abstract: Any) -> Any:
+    """`_load` on every process or, where one of them cannot read its part, on none."""
+    try:
+        arrays, problem = _load(folder, abstract), None
+    except Corrupt as error:
+        arrays, problem = None, error
+    if not distributed.agree(problem is None):
+        raise problem or Corrupt("another process cannot read its part of it")
+    return arrays
 
 
 def _unflatten(items: Iterator[tuple[str, Any]]) -> dict[str, Any]:

@@ -41,8 +41,12 @@ def sums_on_device(x: jax.Array) -> jax.Array:
     return jnp.stack([word.sum(dtype=jnp.uint32) for word in words])
 
 
-def _sums(x: jax.Array) -> jax.Array | np.ndarray:
+def _sums(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     """Compiling costs more than summing what is small and in the host's memory already."""
+    if isinstance(x, np.ndarray):
+        return sums_on_host(x)
+    if x.is_fully_replicated:  # this process has all of it, whoever else does
+        x = x.addressable_data(0)
     on_host = x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
     return sums_on_host(np.asarray(x)) if on_host and x.size < 1 << 16 else sums_on_device(x)
 

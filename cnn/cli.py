@@ -116,14 +116,22 @@ def _guarded(prog: str, call: Callable[[], Any]) -> int:
         line = _user_line(error)
         if line is not None:
             print(f"{prog}: error: {line}", file=sys.stderr)
-            return EXIT_USER_ERROR
+            return _leave(EXIT_USER_ERROR)
         traceback.print_exc()
         print(
             f"{prog}: this is a bug of cnn. Please report the lines above together with what "
             "`cnn doctor --json` prints",
             file=sys.stderr,
         )
-        return EXIT_BUG
+        return _leave(EXIT_BUG)
+
+
+def _leave(code: int) -> int:
+    """The exit code of a failure; a process with peers ends here, without waiting for them."""
+    distributed = sys.modules.get("cnn.distributed")
+    if distributed is not None:
+        distributed.leave(code)
+    return code
 
 
 def _reader_is_gone() -> bool:

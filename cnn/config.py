@@ -39,6 +39,9 @@ RANGES = (  # (field, least, most): values that nothing else would refuse
     ("checkpoint.every_epochs", ABOVE_0, math.inf),
     ("eval.patience", 0, math.inf),
     ("eval.recalibrate_batches", 0, math.inf),
+    ("mesh.space", 1, math.inf),
+    ("mesh.num_slices", 1, math.inf),
+    ("mesh.virtual_shards", 1, math.inf),
     ("checkpoint.keep_last", 1, math.inf),
     ("checkpoint.keep_best", 0, math.inf),
 )
@@ -51,6 +54,7 @@ def default() -> ConfigDict:
     c.total_epochs = config_dict.placeholder(float)  # exactly one of the two
     c.total_steps = config_dict.placeholder(int)
     c.max_minutes = config_dict.placeholder(float)  # save and stop after so long; the same command goes on
+    c.deterministic = ""  # 'invariant': bit-identical on any number of devices, slower (cnn/invariant.py)
     c.dtype = "auto"  # compute type: bfloat16 on TPU and GPU, float32 on CPU; parameters stay float32
     c.log_every_steps = 50
     c.profile_steps = ()  # (first, last): write a profiler trace of these steps
@@ -129,6 +133,9 @@ def default() -> ConfigDict:
     c.mesh = ConfigDict(
         {
             "devices": 0,  # 0: all of them
+            "space": 1,  # parts of every image or volume, along its first spatial axis
+            "num_slices": 1,  # TPU slices, which a slower network connects
+            "virtual_shards": 16,  # of deterministic='invariant': at least twice the devices, divides the batch
             "fsdp": "",  # regex over parameter paths to shard over `data`; '' replicates all
         }
     )
@@ -181,7 +188,8 @@ def check(c: ConfigDict) -> None:
     Raises:
       UserError: the first of them, with what it may be.
     """
-    for field, valid in (("eval.mode", ("max", "min")), ("eval.use", ("last", "best"))):
+    choices = (("eval.mode", ("max", "min")), ("eval.use", ("last", "best")), ("deterministic", ("", "invariant")))
+    for field, valid in choices:
         if _at(c, field) not in valid:
             raise unknown(field, _at(c, field), valid)
     for field, low, high in RANGES:

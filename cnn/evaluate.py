@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, flags, metrics
+from cnn import checkpoint, distributed, flags, metrics
 from cnn import config as configs
 from cnn.build import Built, build, eval_batches, network_shape
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated, to_global
 from cnn.process import prepare
+from cnn.shapes import Batch
 from cnn.step import make_eval_step
 from cnn.workdir import to_json
 
@@ -41,11 +42,13 @@ class Evaluator:
 
     def __init__(self, built: Built):
         self._built = built
-        place = batch_sharding(built.mesh)
-        self._step = jax.jit(
-            make_eval_step(built.model, built.task), out_shardings=(replicated(built.mesh), place)
-        )
-        self._place = place
+        step = make_eval_step(built.model, built.task)
+
+        def counted(variables: Any, batch: Batch) -> tuple[Any, Any, jax.Array]:
+            return *step(variables, batch), batch["valid"].sum()
+
+        one, rows = replicated(built.mesh), batch_sharding(built.mesh)
+        self._step = jax.jit(counted, out_shardings=(one, rows, one))
 
     def score(self, variables: Any, batches: EvalBatches, *, keep: bool = False) -> Scores:
         """Every example of `batches` once; padding never counts.
@@ -57,32 +60,30 @@ class Evaluator:
           RuntimeError: fewer or more examples were seen than the split has (a bug, never the user's).
         """
         sums: metrics.Sums = {}
-        kept, targets, flying, seen = [], [], [], 0
+        kept, flying, seen = [], [], 0
         key = self._built.info.target_key
 
         def land() -> None:
-            nonlocal sums
-            valid, target, counted, predictions = flying.pop(0)
-            sums = metrics.add(sums, jax.device_get(counted))
+            nonlocal sums, seen
+            counted, predictions, valid, rows = flying.pop(0)
+            counted, valid = jax.device_get((counted, valid))
+            sums, seen = metrics.add(sums, counted), seen + int(valid)
             if keep:
-                rows = jax.device_get(predictions)
-                kept.append({name: value[valid] for name, value in rows.items()})
-                targets.append(target[valid])
+                kept.append(jax.tree.map(lambda x: x[: int(valid)], distributed.whole((predictions, rows))))
 
         ahead = 0 if lockstep(self._built.mesh) else AHEAD
-        place = lambda batch: (batch["valid"], batch[key], to_global(batch, self._place))  # noqa: E731
+        place = lambda batch: to_global(batch, self._built.mesh)  # noqa: E731
         with contextlib.closing(iterate(batches, place=place)) as data:
-            for valid, target, batch in data:
-                flying.append((valid, target, *self._step(variables, batch)))
-                seen += int(valid.sum())
+            for batch in data:
+                flying.append((*self._step(variables, batch), batch[key] if keep else None))
                 if len(flying) > ahead:
                     land()
         while flying:
             land()
         if seen != batches.size:
             raise RuntimeError(f"evaluation saw {seen} examples of {batches.size}")
-        joined = {name: np.concatenate([k[name] for k in kept]) for name in kept[0]} if kept else {}
-        return Scores(self._built.task.finalize(sums), joined, np.concatenate(targets) if kept else None)
+        predictions, targets = jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if keep else ({}, None)
+        return Scores(self._built.task.finalize(sums), predictions, targets)
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """What a run will do, before anything is computed: data, network, optimizer, durations, placement."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,14 +11,22 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from cnn import step, tree
+from cnn import distributed, invariant, step, tree
 from cnn.build import Built, build, eval_batches, model_card, network_shape
 from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
 from cnn.data.pipeline import EvalBatches, TrainBatches
 from cnn.data.sources import Source
 from cnn.errors import UserError, unknown
-from cnn.mesh import batch_sharding, on_cpu, replicated, state_sharding, to_global
+from cnn.mesh import (
+    batch_sharding,
+    on_cpu,
+    parts,
+    process_share,
+    replicated,
+    state_sharding,
+    to_global,
+)
 from cnn.optim import Schedule, make_optimizer, make_schedule
 from cnn.state import TrainState, new_state
 from cnn.transforms import build_transforms
@@ -69,7 +78,7 @@ class Plan:
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This process's rows of a batch on the devices."""
-        return to_global(batch, batch_sharding(self.built.mesh))
+        return to_global(batch, self.built.mesh)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What a checkpoint of `step` says besides its arrays; `position` counts examples drawn."""
@@ -97,11 +106,20 @@ class Plan:
                 compiler_options={"xla_backend_optimization_level": 0} if on_cpu(self.built.mesh) else None,
             )
             return make()
-        return jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)(variables)
+        make = jax.jit(lambda v: new_state(v, self.tx, ema), out_shardings=self.placement)
+        return make(distributed.whole(variables) if distributed.several() else variables)
+
+    def _invariant(self) -> dict[str, Any]:
+        if self.config.deterministic != "invariant":
+            return {}
+        shards = self.config.mesh.virtual_shards
+        return {"in_shards": functools.partial(invariant.in_shards, mesh=self.built.mesh, shards=shards)}
 
     def train_step(self) -> Callable[..., Any]:
         """The compiled update; it donates its state."""
         optim, mesh = self.config.optim, self.built.mesh
+        # Over `space` arrays are split by their shapes: as they come.
+        batch = batch_sharding(mesh) if mesh.size == parts(mesh) else None
         return jax.jit(
             step.make_train_step(
                 self.built.model,
@@ -113,9 +131,10 @@ class Plan:
                 ema_decay=optim.ema_decay,
                 freeze=optim.freeze,
                 unroll=on_cpu(mesh),
+                **self._invariant(),
             ),
             donate_argnums=0,
-            in_shardings=(self.placement, batch_sharding(mesh)),
+            in_shardings=(self.placement, batch),
             out_shardings=(self.placement, replicated(mesh)),
         )
 
@@ -127,24 +146,21 @@ def make_plan(config: ConfigDict) -> Plan:
       UserError: whatever is wrong with it.
     """
     check(config)
-    dataset = open_dataset(config.input)
-    source = dataset.source(config.input.train_split)
+    with distributed.main_first("open the data"):
+        dataset = open_dataset(config.input)
+        source = dataset.source(config.input.train_split)
     built = build(config, dataset.info, network_shape(config, dataset.info, source))
     _check_metric(built)
-    parts = built.mesh.size * config.optim.accumulate_steps
-    if config.input.batch_size < 1 or config.input.batch_size % parts:
-        raise UserError(
-            f"input.batch_size {config.input.batch_size} must be a multiple of {parts}: {built.mesh.size} "
-            f"device(s) x {config.optim.accumulate_steps} optim.accumulate_steps"
-        )
+    _check_batch_size(config, built)
+    if config.deterministic:
+        invariant.check(config, built.mesh)
     batches = TrainBatches(
         source,
         build_transforms(config.input.train_transforms),
         config.input.batch_size,
         config.seed,
-        jax.process_index(),
-        jax.process_count(),
-        config.input.shuffle,
+        *process_share(built.mesh),
+        shuffle=config.input.shuffle,
     )
     total = steps(config, "total", batches.steps_per_epoch, unset=0)
     if total < 1:
@@ -171,6 +187,18 @@ def make_plan(config: ConfigDict) -> Plan:
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, placement
         ),
     )
+
+
+def _check_batch_size(config: ConfigDict, built: Built) -> None:
+    """Raises UserError unless the batch divides over the devices and the micro-batches."""
+    cut = parts(built.mesh)
+    devices = f"{cut} device(s)" if cut == built.mesh.size else f"{cut} parts of {built.mesh.size} devices"
+    every = cut * config.optim.accumulate_steps
+    if config.input.batch_size < 1 or config.input.batch_size % every:
+        raise UserError(
+            f"input.batch_size {config.input.batch_size} must be a multiple of {every}: {devices} x "
+            f"{config.optim.accumulate_steps} optim.accumulate_steps"
+        )
 
 
 def _check_metric(built: Built) -> None:

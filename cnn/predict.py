@@ -30,7 +30,7 @@ from cnn.data.order import Draws
 from cnn.data.pipeline import transform_examples
 from cnn.errors import UserError
 from cnn.mask_files import MaskFolder
-from cnn.mesh import batch_sharding, replicated, to_global
+from cnn.mesh import parts, replicated, to_global
 from cnn.process import prepare
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.tiles import Tiling, tiled
@@ -84,7 +84,7 @@ class Predictor:
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             wanted = batch_size if len(examples) > batch_size else len(part)
-            wanted += -wanted % self.built.mesh.size
+            wanted += -wanted % parts(self.built.mesh)
             found += self._batch(part + part[:1] * (wanted - len(part)))[: len(part)]  # one shape, one compilation
         return found
 
@@ -106,12 +106,12 @@ class Predictor:
             raise UserError(f"this network does {card['task']}, which has no answer for every pixel to be tiled")
         if x.ndim != len(card["input_shape"]) or card["input_shape"][-1] not in (None, x.shape[-1]):
             raise UserError(f"shape {x.shape}, but this network takes {tuple(card['input_shape'])}")
-        batch_size += -batch_size % self.built.mesh.size
+        batch_size += -batch_size % parts(self.built.mesh)
 
         def predict(tiles: np.ndarray) -> np.ndarray:
             # Tiles are float32 here; bytes are told from them by their type.
             batch = {key: tiles.astype(x.dtype)}
-            return np.asarray(self._probs(self.variables, to_global(batch, batch_sharding(self.built.mesh))))
+            return np.asarray(self._probs(self.variables, to_global(batch, self.built.mesh)))
 
         return tiled(predict, x, tiling, batch=batch_size, finish=lambda v: v.argmax(-1).astype(np.uint8), out=out)
 
@@ -144,7 +144,7 @@ class Predictor:
 
     def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        rows = self._step(self.variables, to_global(batch, batch_sharding(self.built.mesh)))
+        rows = self._step(self.variables, to_global(batch, self.built.mesh))
         rows = jax.device_get(rows)
         return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 

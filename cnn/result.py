@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn import report, tree
+from cnn import distributed, report, tree
 from cnn.build import Built, eval_batches, model_card
 from cnn.checkpoint import versions
 from cnn.data.order import Draws
@@ -57,8 +57,8 @@ def finish(
         report = built.task.report(scores.predictions, scores.targets)
         facts = {"split": config.eval.test_split, "examples": len(test)}
         summary["test"] = scores.metrics | report | facts
-        examples = _examples(built, test)
-        if config.eval.baselines:
+        examples = _examples(built, test) if distributed.is_main() else None
+        if config.eval.baselines and distributed.is_main():
             summary["baselines"] = _baselines(plan, examples)
         if examples is not None:
             figures += built.task.draw(scores.predictions, examples, str(folder.figures))
@@ -109,8 +109,9 @@ def data_card(plan: Plan) -> dict[str, Any]:
 def leave(folder: Workdir, summary: dict[str, Any]) -> None:
     """Writes the summary, and from it the report."""
     folder.write_summary(summary)
-    if jax.process_index() == 0:
+    if distributed.is_main():
         report.leave(folder.path)
+        folder.copy()
 
 
 def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def timing_text(timing: dict[str, Any]) -> str:
 
 def _curves(folder: Workdir) -> list[str]:
     """Loss, learning rate and the evaluated metrics over the steps, as figures/curves.png."""
-    rows = read_metrics(folder.metrics) if jax.process_index() == 0 else []
+    rows = read_metrics(folder.metrics) if distributed.is_main() else []
     loss = [(r["step"], r["loss"]) for r in rows if "loss" in r]
     rate = [(r["step"], r["lr"]) for r in rows if "lr" in r]
     scores: dict[str, list] = {}

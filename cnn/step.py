@@ -29,6 +29,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     freeze: str = "",
     unroll: bool = False,
+    in_shards: Callable[[Callable[..., tuple]], Callable[..., tuple]] = lambda loss_and_grads: loss_and_grads,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The update as a pure function `(state, batch) -> (state, aux)`; `aux` has `loss`, `grad_norm`, `lr`.
 
@@ -40,6 +41,7 @@ def make_train_step(
         backward pass. The optimizer must leave them alone too.
       unroll: lay the micro-batches out one after the other instead of in a loop; XLA:CPU runs the
         gradients of convolutions in a loop body many times slower.
+      in_shards: makes the loss and gradients of a batch of those of its parts (cnn/invariant.py).
     """
 
     def loss_and_grads(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple:
@@ -60,6 +62,8 @@ def make_train_step(
 
         (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return loss, stats, grads
+
+    loss_and_grads = in_shards(loss_and_grads)
 
     def accumulated(state: TrainState, batch: Batch, rng: jax.Array) -> tuple:
         # Every k-th row: each device splits the rows that it holds, and nothing moves between devices.

@@ -8,19 +8,24 @@ from types import FrameType
 from typing import Any
 
 EXIT_INTERRUPTED = 75  # saved and stopped on request: the same command goes on (EX_TEMPFAIL)
+EXIT_LOST = 76  # another process of the run is gone: the same command goes on from the last save
 
 
 class Interrupts:
     """Context in which SIGTERM and SIGINT set `received` instead of ending the process.
 
     The loop looks after each step, saves and leaves. A second SIGINT ends the process at once.
+
+    Args:
+      sigterm: whether it is caught here; JAX does so where several processes have to agree.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sigterm: bool = True) -> None:
         self.received = ""
+        self._signals = (signal.SIGTERM, signal.SIGINT) if sigterm else (signal.SIGINT,)
 
     def __enter__(self) -> "Interrupts":
-        self._before = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {s: signal.signal(s, self._handle) for s in self._signals}
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

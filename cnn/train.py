@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnn import flags
+from cnn import distributed, flags
 from cnn.checkpoint import Checkpoints
 from cnn.data.pipeline import iterate
 from cnn.diagnose import diagnose
@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str) -> int:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
     prepare()
-    clock, folder = Clock(), Workdir(workdir)
+    clock, folder = Clock(), Workdir(workdir, distributed.is_main())
     with folder.lock():
         plan = make_plan(config)
         folder.adopt(config)
@@ -51,10 +51,10 @@ def train(config: ConfigDict, workdir: str) -> int:
         )
         run = Run(plan, folder, checkpoints, clock)
         try:
-            with Interrupts() as interrupts:
+            with Interrupts(sigterm=not distributed.several()) as interrupts:
                 reason = run.loop(interrupts) or run.settle(interrupts)
             if reason:
-                print(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on", flush=True)
+                distributed.say(f"{reason}: saved step {run.step} of {plan.total}; the same command goes on")
                 return EXIT_INTERRUPTED
             run.finish()
         finally:
@@ -74,7 +74,7 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
                 f"back, or start in another --workdir with --config.init_from={checkpoints.directory}"
             )
         checkpoints.set_aside_after(int(state.step))
-        print(f"resume at step {int(state.step)} of {plan.total}", flush=True)
+        distributed.say(f"resume at step {int(state.step)} of {plan.total}")
         return state, Best.from_json(config.eval.mode, meta["loop"])
     state = plan.new_state()
     if config.init_from:
@@ -94,12 +94,11 @@ class Run:
         self.data = iterate(plan.batches, self.start, how.threads, how.workers, plan.place)
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
-        main = jax.process_index() == 0
+        main = distributed.is_main()
         self.writer = Writer(folder.path, main, self.start)
         self.bar = Progress(plan.total, self.start, main)
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
-        for line in (*plan.dataset.notes, str(plan)):
-            self.bar.say(line)
+        self.bar.say("\n".join([*plan.dataset.notes, str(plan)]))
 
     def loop(self, interrupts: Interrupts) -> str:
         """Trains to the last step; returns '' or why it stopped before, with everything saved.
@@ -108,7 +107,7 @@ class Run:
         """
         plan, config = self.plan, self.plan.config
         profiler = Profiler(config.profile_steps, self.folder.path / "profile")
-        deadline = Deadline(config.max_minutes)
+        deadline, stops = Deadline(config.max_minutes), distributed.Stops()
         ahead = 0 if lockstep(plan.built.mesh) else AHEAD
         self.clock.lap()
         for now in range(self.start, plan.total):
@@ -120,7 +119,7 @@ class Run:
                 break  # not saved yet: `settle` saves what it makes of this state
             if now > self.start and now % plan.save_every == 0:
                 self.save()
-            reason = interrupts.received or deadline.passed()
+            reason = stops.at(now, interrupts.received or deadline.passed())
             if reason:
                 self.save()
                 return reason
@@ -154,27 +153,27 @@ class Run:
             self.save()
         self.checkpoints.wait()
         self.bar.close()
-        return interrupts.received
+        return "" if distributed.several() else interrupts.received  # the others would wait
 
     def finish(self) -> None:
         """The test score beside the baselines, the pictures, the summary."""
         plan = self.plan
         if self.step == self.start and self.folder.summary.exists():
-            print(f"already complete: {self.folder.summary}")
+            distributed.say(f"already complete: {self.folder.name}/{self.folder.summary.name}")
             return
         scored = self.state.variables()
         if plan.config.eval.use == "best" and self.best.step not in (None, self.step):
             scored = self.checkpoints.restore(plan.abstract, "best")[0].variables()
         summary = finish(plan, self.evaluator, scored, self.folder, self.step, self.best)
-        print(score_text(summary))
+        distributed.say(score_text(summary))
         summary["timing"] = self.clock.summary(plan, self.train_step, self.state)
         leave(self.folder, summary)
-        print(timing_text(summary["timing"]))
-        print(f"summary, pictures and report.html: {self.folder.path}")
+        distributed.say(f"{timing_text(summary['timing'])}\nsummary, pictures and report.html: {self.folder.name}")
 
     def save(self, metric: float | None = None) -> None:
         """Starts a checkpoint of the current state and position."""
         self.log(0)  # a bad value must stop the run before its step is counted
+        self.folder.copy()
         with self.clock.time("save"):
             meta = self.plan.meta(self.step) | {"loop": self.best.to_json()}
             self.checkpoints.save(self.state, meta, metric)
@@ -223,7 +222,7 @@ class Run:
         raise UserError(
             f"step {self.step}: not finite: {diagnose(self.plan, self.state)}. The state before that step is "
             "saved: check the data (cnn data check), or go on from it in another --workdir with "
-            f"--config.init_from={self.folder.path} and a lower --config.optim.lr or an optim.clip_norm"
+            f"--config.init_from={self.folder.name} and a lower --config.optim.lr or an optim.clip_norm"
         )
 
     def close(self) -> None:
@@ -239,8 +238,10 @@ def main(argv: list[str]) -> int:
     parser = flags.Parser("train", __doc__)
     parser.add_config()
     parser.add_argument("--workdir", required=True, help="folder of this run; the same again resumes it")
+    distributed.add_flags(parser)
     args, overrides = parser.parse(argv)
-    return train(flags.load_config(args.config, overrides), args.workdir)
+    config = flags.load_config(args.config, overrides)
+    return distributed.together(args, lambda: train(config, args.workdir))
 
 
 if __name__ == "__main__":

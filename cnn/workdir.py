@@ -4,6 +4,9 @@
     metrics.jsonl      one line per logged value      figures/       PNG
     summary.json       the result                     tensorboard/   events, when tensorboardX is there
     report.html        the same to look at
+
+In a bucket (gs://BUCKET/RUN) checkpoints are written by Orbax where they belong; all else is made in a folder of this
+machine, because a bucket appends nothing, and copied after every save.
 """
 
 import contextlib
@@ -11,6 +14,7 @@ import fcntl
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,24 +25,37 @@ from cnn import config as configs
 from cnn.errors import UserError
 
 # Fields that may differ when a run is taken up again: they do not change what is learned.
-FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.", "mesh.", "input.threads",
+FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.",
+        "mesh.devices", "mesh.fsdp", "mesh.space", "mesh.num_slices", "input.threads",
         "input.workers", "input.in_memory", "input.data_dir", "eval.batch_size", "eval.baselines")  # fmt: skip
+
+KEPT = ("config.json", "metrics.jsonl", "summary.json")  # read by a run that goes on
+UNSHARED = (".lock", ".writable")
 
 
 class Workdir:
     """The folder of one run.
 
     Args:
-      path: created when absent.
+      path: created when absent; a folder, or gs://BUCKET/RUN.
+      main: whether this process writes; the others of the run only read.
+
+    Attributes:
+      name: as it was given; `path`: the folder on this machine.
 
     Raises:
       UserError: the path is a file, or cannot be written.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, main: bool = True):
+        self.name, self._main, self._bucket = path, main, None
+        self._copied: dict[str, tuple[int, int]] = {}
         if "://" in path:
-            raise UserError(f"workdir '{path}': a run's folder is local here; give a path on this machine")
-        self.path = Path(path)
+            self._bucket = _in_bucket(path)
+            self.path = Path(tempfile.mkdtemp(prefix="cnn-run-"))
+            self._fetch()
+        else:
+            self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
@@ -46,11 +63,35 @@ class Workdir:
             probe.unlink()
         except OSError as error:
             raise UserError(f"workdir '{path}' cannot be written: {error.strerror}; use another --workdir") from error
-        self.checkpoints = self.path.absolute() / "checkpoints"  # Orbax takes no relative path
+        self.checkpoints = (self._bucket or self.path.absolute()) / "checkpoints"  # Orbax takes no relative path
         self.figures = self.path / "figures"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self._config = self.path / "config.json"
+
+    def _fetch(self) -> None:
+        """Brings what a run that goes on reads."""
+        for name in KEPT:
+            if (self._bucket / name).exists():
+                (self.path / name).write_bytes((self._bucket / name).read_bytes())
+
+    def copy(self) -> None:
+        """Copies what is new or changed to the bucket; nothing where the folder is none.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        if self._bucket is None or not self._main:
+            return
+        for file in sorted(path for path in self.path.rglob("*") if path.is_file() and path.name not in UNSHARED):
+            name, stat = str(file.relative_to(self.path)), file.stat()
+            if self._copied.get(name) != (stat.st_mtime_ns, stat.st_size):
+                try:
+                    (self._bucket / name).parent.mkdir(parents=True, exist_ok=True)
+                    (self._bucket / name).write_bytes(file.read_bytes())
+                except OSError as error:
+                    raise UserError(f"cannot write {self._bucket / name}: {error}") from error
+                self._copied[name] = (stat.st_mtime_ns, stat.st_size)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -59,6 +100,9 @@ class Workdir:
         Raises:
           UserError: another process holds it.
         """
+        if not self._main or self._bucket:  # the first process holds it for all; a bucket has no locks
+            yield
+            return
         with open(self.path / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +110,7 @@ class Workdir:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
                 raise UserError(
-                    f"workdir '{self.path}' is in use by another run (process {holder}); "
+                    f"workdir '{self.name}' is in use by another run (process {holder}); "
                     "wait for it, stop it, or use another --workdir"
                 ) from error
             file.truncate(0)
@@ -97,14 +141,38 @@ class Workdir:
             ]
             if changed:
                 raise UserError(
-                    f"workdir '{self.path}' holds a run with another config ({'; '.join(changed[:5])}); "
+                    f"workdir '{self.name}' holds a run with another config ({'; '.join(changed[:5])}); "
                     "use another --workdir, or delete this one"
                 )
-        write_text(self._config, configs.to_json(config) + "\n")
+        if self._main:
+            write_text(self._config, configs.to_json(config) + "\n")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes summary.json, whole or not at all."""
-        write_text(self.summary, to_json(summary, indent=2) + "\n")
+        if self._main:
+            write_text(self.summary, to_json(summary, indent=2) + "\n")
+
+
+def _in_bucket(path: str) -> Any:
+    """The folder there, after a look at whether it can be written.
+
+    Raises:
+      UserError: no such kind of address, nothing that can read it is installed, or no permission.
+    """
+    from etils import epath
+
+    if not path.startswith("gs://"):
+        raise UserError(f"workdir '{path}': give a folder, or gs://BUCKET/RUN")
+    try:
+        folder = epath.Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").write_text("")
+    except ImportError as error:
+        raise UserError(f"workdir '{path}': {error}; install gcsfs (pip install gcsfs)") from error
+    except Exception as error:  # each client of a bucket has its own types
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise UserError(f"workdir '{path}' cannot be written: {reason}; see that the bucket is there") from error
+    return folder
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -79,9 +79,58 @@ def test_a_damaged_config_is_named(tmp_path, text):
 
 def test_paths_that_cannot_be_a_workdir(tmp_path):
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing/here", "gs://bucket/run"):
+    for path in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing/here", "s3://bucket/run"):
         with pytest.raises(UserError, match="workdir '"):
             Workdir(str(path))
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A folder that stands for all buckets of gs://."""
+    import fsspec
+    from etils.epath import backend
+    from fsspec.implementations.local import LocalFileSystem
+
+    class Buckets(LocalFileSystem):
+        protocol = ("gcs", "gs")
+        cachable = False
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            path = str(path)
+            inside = path.startswith("gs://")
+            return LocalFileSystem._strip_protocol(f"{tmp_path}/buckets/{path[5:]}" if inside else path)
+
+    monkeypatch.setattr(backend.fsspec_backend, "_get_filesystem", lambda name: fsspec.filesystem("file"))
+    monkeypatch.setattr(fsspec, "filesystem", lambda name, **_: Buckets(auto_mkdir=True))
+    return tmp_path / "buckets"
+
+
+def test_a_run_in_a_bucket_is_copied_there_and_found_again(bucket):
+    folder = Workdir("gs://bucket/run")
+    assert str(folder.checkpoints) == "gs://bucket/run/checkpoints"
+    folder.adopt(tiny())
+    folder.figures.mkdir()
+    (folder.figures / "curves.png").write_bytes(b"picture")
+    folder.metrics.write_text("1\n")
+    folder.copy()
+    folder.metrics.write_text("1\n22\n")
+    Workdir("gs://bucket/run", main=False).copy()  # another process of the run copies nothing
+    folder.copy()
+    there = bucket / "bucket" / "run"
+    assert (there / "metrics.jsonl").read_text() == "1\n22\n"
+    assert (there / "figures" / "curves.png").read_bytes() == b"picture"
+    again = Workdir("gs://bucket/run")
+    assert again.path != folder.path and again.metrics.read_text() == "1\n22\n"
+    again.adopt(tiny())
+
+
+def test_a_bucket_that_cannot_be_written_is_one_line(bucket):
+    bucket.mkdir()
+    (bucket / "bucket").write_text("a file")
+    with pytest.raises(UserError, match="workdir 'gs://bucket/run' cannot be written") as error:
+        Workdir("gs://bucket/run")
+    assert "\n" not in str(error.value)
 
 
 def test_files_are_replaced_whole(tmp_path):

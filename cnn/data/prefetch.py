@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import Any
 
+from cnn.errors import UserError
+
 AHEAD = 4  # batches that are ready and placed
 AHEAD_BYTES = 1 << 30  # of them; of batches in the making too, unless the user chose the threads
 TOGETHER, TOGETHER_BYTES = 16, 1 << 20  # batches that are made in one go, and at most how large
@@ -150,5 +152,12 @@ def by_grain(
     iterator = iter(dataset)
     try:
         yield from iterator
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            f"a process that prepares batches died ({str(error).splitlines()[0]}): the system kills one when memory "
+            "runs out; lower input.workers, then the same command goes on from the last save"
+        ) from error
     finally:
         iterator.close()

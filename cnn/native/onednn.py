@@ -18,6 +18,7 @@ FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = 0, 1, 2  # as in onednn.cc
 MAX, TAKE, PUT = 0, 1, 2  # as in pool.cc
 CALLS = {"conv": "CnnConv", "pool": "CnnPool"}  # name here: symbol in the library
 
+_threads = 0  # 0: as `threads` finds them
 _wanted = os.environ.get("CNN_NATIVE", "1") != "0"
 
 
@@ -81,10 +82,18 @@ def off() -> Iterator[None]:
         jax.clear_caches()
 
 
+def use_threads(count: int) -> None:
+    """So many threads per call from now on, in this process: sums depend on the number."""
+    global _threads
+    _threads = count
+
+
 def threads() -> int:
     """Threads per call: this process's cores shared out among the CPU devices, which run side by side."""
     import jax
 
+    if _threads:
+        return _threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (cores or 1) // len(jax.local_devices(backend="cpu")))
 

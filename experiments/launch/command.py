@@ -6,7 +6,6 @@ from cnn import flags
 from cnn.errors import UserError
 
 CLOUD = "gs://"
-GAP = "`cnn train` takes no folder in a bucket yet: on real machines it ends at once, with code 2"
 
 
 def is_training(command: Sequence[str]) -> bool:

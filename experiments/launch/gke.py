@@ -128,7 +128,6 @@ def plan(launch: Launch) -> Plan:
     hosts = f"{options['slices']} x {part.hosts} pod(s) with {part.chips_per_host} chip(s) each"
     facts = (
         ("workdir", commands.workdir(launch.command)),
-        ("GAP", commands.GAP),
         ("pods", hosts),
         ("cost", "that of the node pools, while they are there"),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnn.stopping import EXIT_INTERRUPTED
+from cnn.stopping import EXIT_INTERRUPTED, EXIT_LOST
 
 EXIT_DONE, EXIT_BUG, EXIT_MISTAKE = 0, 1, 2
 DONE, AGAIN, LOST = "done", "saved and stopped", "lost a process"
@@ -28,7 +28,7 @@ def judge(codes: Sequence[int]) -> str:
         return DONE
     if first == EXIT_INTERRUPTED:
         return AGAIN
-    return LOST if first > SIGNALLED else BUG
+    return LOST if first > SIGNALLED or first == EXIT_LOST else BUG
 
 
 def exit_code(outcome: str) -> int:

@@ -173,7 +173,6 @@ def plan(launch: Launch) -> Plan:
     count = options["slices"]
     facts = (
         ("workdir", commands.workdir(launch.command)),
-        ("GAP", commands.GAP),
         ("cost", cost(launch, part)),
         ("deadline", deadline(launch)),
         ("commit", launch.known["commit"]),
