@@ -5,6 +5,7 @@ parameters are replicated unless a rule shards them, and XLA puts the all-reduce
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,15 +19,18 @@ from cnn.tree import names, path_name
 REPLICATED = PartitionSpec()
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
+def make_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of `config.devices` devices (0: all), axis `data`.
 
     Axes are `Auto` on purpose: in `Explicit` mode, dropout, batch permutations and scatter-adds fail.
 
+    Args:
+      devices: to choose from; None for this machine's.
+
     Raises:
       UserError: more devices are asked for than there are.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     count = config.devices or len(devices)
     if not 0 < count <= len(devices):
         raise UserError(

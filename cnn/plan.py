@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -120,8 +120,11 @@ class Plan:
         )
 
 
-def make_plan(config: ConfigDict) -> Plan:
+def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
     """Checks a config by making everything that it names; computes nothing.
+
+    Args:
+      devices: that it will run on; None for this machine's.
 
     Raises:
       UserError: whatever is wrong with it.
@@ -129,7 +132,7 @@ def make_plan(config: ConfigDict) -> Plan:
     check(config)
     dataset = open_dataset(config.input)
     source = dataset.source(config.input.train_split)
-    built = build(config, dataset.info, network_shape(config, dataset.info, source))
+    built = build(config, dataset.info, network_shape(config, dataset.info, source), devices)
     _check_metric(built)
     parts = built.mesh.size * config.optim.accumulate_steps
     if config.input.batch_size < 1 or config.input.batch_size % parts:
