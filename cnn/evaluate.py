@@ -37,12 +37,16 @@ class Scores:
 
 
 class Evaluator:
-    """Scores variables on splits; compiles its step once per batch shape."""
+    """Scores variables on splits; compiles its step once per batch shape.
+
+    Attributes:
+      step: the jitted evaluation step, `(variables, batch) -> (metrics, predictions)`.
+    """
 
     def __init__(self, built: Built):
         self._built = built
         place = batch_sharding(built.mesh)
-        self._step = jax.jit(
+        self.step = jax.jit(
             make_eval_step(built.model, built.task), out_shardings=(replicated(built.mesh), place)
         )
         self._place = place
@@ -73,7 +77,7 @@ class Evaluator:
         place = lambda batch: (batch["valid"], batch[key], to_global(batch, self._place))  # noqa: E731
         with contextlib.closing(iterate(batches, place=place)) as data:
             for valid, target, batch in data:
-                flying.append((valid, target, *self._step(variables, batch)))
+                flying.append((valid, target, *self.step(variables, batch)))
                 seen += int(valid.sum())
                 if len(flying) > ahead:
                     land()
