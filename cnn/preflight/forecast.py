@@ -32,10 +32,10 @@ class Work:
       synced: small collectives (statistics of BatchNorm).
     """
 
-    examples: float
-    flops: float
-    bytes: float
-    reduced: float = 0.0
+    examples: float | int
+    flops: float | int
+    bytes: float | int
+    reduced: float | int = 0
     reductions: int = 1
     synced: int = 0
 
@@ -97,7 +97,7 @@ def step(work: Work, topology: Topology, *, loader: float = 0.0, group: Topology
     """
     chip, chips = topology.chip, topology.chips
     compute, memory = on_chip(work, chip)
-    traffic = 2 * (chips - 1) / chips * work.reduced / chip.ici
+    traffic = 2.0 * (chips - 1) / chips * work.reduced / chip.ici
     return Step(
         compute,
         memory,
@@ -142,7 +142,7 @@ class Point:
     batch: int
     span: int
     bytes: float
-    published: float
+    published: int
     source: str
 
 

@@ -138,6 +138,7 @@ class Buffer:
 
     maker: Instruction
     array: Array
+    index: int = 0  # of the maker's results
 
 
 def at_peak(instructions: list[Instruction]) -> list[Buffer]:
@@ -160,7 +161,7 @@ def at_peak(instructions: list[Instruction]) -> list[Buffer]:
         elif one.op in ("parameter", "constant"):
             held[one.name] = [set() for _ in one.arrays]
         else:
-            made = [Buffer(one, array) for array in one.arrays]
+            made = [Buffer(one, array, index) for index, array in enumerate(one.arrays)]
             held[one.name] = [{buffer} for buffer in made]
             born.update(dict.fromkeys(made, now))
             last.update(dict.fromkeys(made, now))

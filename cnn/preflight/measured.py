@@ -90,8 +90,9 @@ def compare(plan: Plan) -> dict[str, Any]:
     mesh = plan.built.mesh
     device, cpu = mesh.devices.flat[0], on_cpu(mesh)
     lowered = program.lower_train(plan)
-    found = program.facts(plan) | {"train": program.describe(lowered, cpu)}
-    step, said = plan.train_step(), found["train"]
+    found = program.facts(plan)
+    said = found["train"] = program.describe(lowered, found["batch"] // mesh.size, cpu)
+    step = plan.train_step()
     batch = plan.place(plan.batches[0])
     state = plan.new_state()
     held = sum(found["memory"].values()) + found["batch_bytes"]
@@ -119,7 +120,7 @@ def compare(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def against(expected: float, measured: float) -> dict[str, float]:
+def against(expected: float | int, measured: float | int) -> dict[str, float]:
     """A forecast beside what was measured, and its relative error."""
     return {"forecast": expected, "measured": measured, "error": expected / measured - 1 if measured else 0.0}
 

@@ -47,10 +47,11 @@ def bytes_per_device(abstract: Any) -> int:
     return sum(count * size for count, size in shards)
 
 
-def describe(lowered: Any, cpu: bool) -> dict[str, Any]:
+def describe(lowered: Any, batch: int, cpu: bool) -> dict[str, Any]:
     """Compiles; what the compiler and the program's text (`read`) say of it.
 
     Args:
+      batch: examples of one device.
       cpu: for a CPU, whose compiler leaves temporary arrays out of the peak.
     """
     begin = time.perf_counter()
@@ -66,12 +67,15 @@ def describe(lowered: Any, cpu: bool) -> dict[str, Any]:
         "temporaries": memory.temp_size_in_bytes,
         "flops": cost.get("flops", 0.0),
         "bytes": cost.get("bytes accessed", 0.0),
-        **read(compiled.as_text()),
+        **read(compiled.as_text(), batch),
     }
 
 
-def read(text: str) -> dict[str, Any]:
+def read(text: str, batch: int) -> dict[str, Any]:
     """What the text of a program tells.
+
+    Args:
+      batch: examples of one device.
 
     Returns:
       {alive: bytes at the peak besides arguments; activations: those of them from the forward pass; largest:
@@ -84,24 +88,24 @@ def read(text: str) -> dict[str, Any]:
         "alive": sum(b.array.padded for b in alive),
         "activations": sum(b.array.padded for b in kept),
         "largest": [(b.maker.layer, list(b.array.shape), b.array.padded) for b in kept[:LARGEST]],
-        "padding": tiles(instructions),
+        "padding": tiles(instructions, batch),
         "collectives": [dataclasses.astuple(one) for one in hlo.collectives(text)],
     }
 
 
-def tiles(instructions: list[hlo.Instruction]) -> list[dict[str, Any]]:
+def tiles(instructions: list[hlo.Instruction], batch: int) -> list[dict[str, Any]]:
     """Bytes that the layers' arrays take on the device, and how much of that is padding to tiles; most waste first.
 
     One row per layer and per cause: the axis ('batch', 'channels' or 'space') that most of the padding is due to, and
-    its size. 'layer' is '' for what belongs to none.
+    its size. What belongs to no layer is left out, and so are vectors.
     """
     rows: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
     for one in instructions:
-        if one.op in (*hlo.ALIASES, "parameter", "constant") or one.op.endswith("-done"):
+        if not one.layer or one.op in (*hlo.ALIASES, "parameter", "constant") or one.op.endswith("-done"):
             continue
         for array in one.arrays:
-            if not array.fast:
-                axis, size = _cause(array)
+            if len(array.shape) > 1 and not array.fast:
+                axis, size = _cause(array, batch)
                 row = rows[one.layer, axis, size]
                 row[0] += array.bytes
                 row[1] += array.padded - array.bytes
@@ -112,14 +116,15 @@ def tiles(instructions: list[hlo.Instruction]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["waste"])
 
 
-def _cause(array: hlo.Array) -> tuple[str, int]:
+def _cause(array: hlo.Array, batch: int) -> tuple[str, int]:
     """The axis that is padded by the largest factor, and its size; ('', 0) where none is."""
     worst, found = 1.0, ("", 0)
     for axis, step in zip(array.order, reversed(array.tile), strict=False):
         size = array.shape[axis]
         factor = -(-size // step) * step / max(size, 1)
         if factor > worst:
-            name = "batch" if axis == 0 else "channels" if axis == len(array.shape) - 1 else "space"
+            last = len(array.shape) - 1
+            name = "channels" if axis == last else "batch" if (axis, size) == (0, batch) else "space"
             worst, found = factor, (name, size)
     return found
 
@@ -137,7 +142,9 @@ def facts(plan: Plan) -> dict[str, Any]:
         "devices": built.mesh.size,
         "batch": config.input.batch_size,
         "memory": {name: bytes_per_device(part) for name, part in arrays.items()},
+        "model": config.model.name,
         "parameters": tree.size(state.params),
+        "stem": _stem(plan),
         # The gradient for the weights and the one for the inputs cost as much as the forward pass.
         "useful_flops": 3 * 2 * multiply_adds(forward) * config.input.batch_size,
         "steps": plan.total,
@@ -146,6 +153,13 @@ def facts(plan: Plan) -> dict[str, Any]:
         "examples": plan.batches.size,
         "batch_bytes": bytes_per_device(abstract_batch(plan.batches, built.mesh)),
     }
+
+
+def _stem(plan: Plan) -> tuple[list[int], int]:
+    """(window, channels) of the first convolution of the input; ([], 0) where there is none."""
+    channels = jax.eval_shape(plan.built.inputs).shape[-1]
+    kernels = [x.shape for x in jax.tree.leaves(plan.abstract.params) if x.ndim > 2 and x.shape[-2] == channels]
+    return (list(kernels[0][:-2]), channels) if kernels else ([], 0)
 
 
 def lower_train(plan: Plan) -> Any:
@@ -176,7 +190,8 @@ def compile_steps(config: ConfigDict, steps: list[str], where: str = "") -> dict
     found = facts(plan)
     for name in steps:
         try:
-            found[name] = describe({"train": lower_train, "eval": lower_eval}[name](plan), cpu=not where)
+            lowered = {"train": lower_train, "eval": lower_eval}[name](plan)
+            found[name] = describe(lowered, found["batch"] // found["devices"], cpu=not where)
         except jax.errors.JaxRuntimeError as error:
             found[name] = {"error": " ".join(str(error).split())[:400]}
     return found
