@@ -13,6 +13,7 @@ from cnn.preflight.hardware import Topology
 from cnn.preflight.loader import Loader
 from cnn.preflight.text import gib
 
+WAYS = ("as it is", "remat", "fsdp")  # to train
 FSDP = ".*kernel"  # the rule of the variant
 STEPS = 1000  # of a run that is only compiled
 Compiler = Callable[[ConfigDict, Topology, tuple[str, ...]], dict[str, Any]]
@@ -60,7 +61,8 @@ def on_topology(
       loader: this host's, for the input wall.
       examples: of the training split, where the data are not here; 0: not known.
       prices: of `cnn.preflight.prices.read`.
-      search: for the largest batch too, which takes a few more compilations.
+      search: for the largest batch too, which takes a few more compilations; one that does not fit is always followed
+        by the largest that does.
       compiler: `compiled`, or what stands for it.
 
     Returns:
@@ -101,8 +103,8 @@ def on_topology(
         found["padding"]["advice"] += [word] if word else []
         if loader:
             found["loader"] = supply(loader, one, batch, topology)
-    if search:
-        found["largest"] = variants(config, topology, program, compiler)
+    if search or "error" in train:
+        found["largest"] = variants(config, topology, program, compiler, WAYS if search else WAYS[:1])
     return found | {"verdict": verdict(found)}
 
 
@@ -200,17 +202,22 @@ def run(
 
 
 def variants(
-    config: ConfigDict, topology: Topology, program: dict[str, Any], compiler: Compiler
+    config: ConfigDict,
+    topology: Topology,
+    program: dict[str, Any],
+    compiler: Compiler,
+    names: tuple[str, ...] = WAYS,
 ) -> dict[str, dict[str, Any]]:
-    """{variant: {batch, peak} or {error}}: the largest batch over all devices that fits."""
+    """{variant: {batch, peak} or {error}}: the largest batch over all devices that fits, of these of WAYS."""
     parts = program["devices"] * config.optim.accumulate_steps
     limit = topology.chip.hbm / topology.chip.devices
     held = sum(program["memory"].values())
     start = max(config.input.batch_size // parts, 1)
     need = _need(program["train"])
-    ways = {"as it is": config, "remat": changed(config, model__remat=True), "fsdp": changed(config, mesh__fsdp=FSDP)}
+    changes = {"as it is": {}, "remat": {"model__remat": True}, "fsdp": {"mesh__fsdp": FSDP}}
     found: dict[str, dict[str, Any]] = {}
-    for name, way in ways.items():
+    for name in names:
+        way = changed(config, **changes[name])
         seen = {start: need} if name == "as it is" and need is not None else {}
 
         def peak(size: int, way: ConfigDict = way) -> int | None:

@@ -19,6 +19,7 @@ class Chip:
       bandwidth: of that memory, bytes/s.
       ici: bytes/s that leave the chip, over all its links together.
       axes: of its torus.
+      pod: the most chips that are wired to each other; more are joined by the slower network of the data center.
       devices: that JAX sees per chip; where there are two, each has half of everything.
       host: chips that one host's CPU feeds, in slices of several hosts.
     """
@@ -28,6 +29,7 @@ class Chip:
     bandwidth: float
     ici: float
     axes: int
+    pod: int
     devices: int = 1
     host: int = 4
 
@@ -36,13 +38,13 @@ class Chip:
 # through perf.md; the others from memory). ICI: Jouppi et al. 2020 (Comm. ACM 63:7) for v2, v3, 4 links of 62 and 82
 # GB/s; Jouppi et al. 2023 (arXiv 2304.01433) for v4, 6 of 50; half of the two-way figure of the pages for the others.
 CHIPS = {
-    "v2": Chip(46e12, 2 * 7.48 * GIB, 700e9, 248e9, 2, 2),
-    "v3": Chip(123e12, 2 * 15.48 * GIB, 900e9, 328e9, 2, 2),
-    "v4": Chip(275e12, 30.75 * GIB, 1228e9, 300e9, 3),
-    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2),
-    "v5p": Chip(459e12, 95.73 * GIB, 2765e9, 600e9, 3),
-    "v6e": Chip(918e12, 31.24 * GIB, 1640e9, 400e9, 2),
-    "tpu7x": Chip(2307e12, 2 * 94.74 * GIB, 7380e9, 600e9, 3, 2),
+    "v2": Chip(46e12, 2 * 7.48 * GIB, 700e9, 248e9, 2, 256, 2),
+    "v3": Chip(123e12, 2 * 15.48 * GIB, 900e9, 328e9, 2, 1024, 2),
+    "v4": Chip(275e12, 30.75 * GIB, 1228e9, 300e9, 3, 4096),
+    "v5e": Chip(197e12, 15.75 * GIB, 819e9, 200e9, 2, 256),
+    "v5p": Chip(459e12, 95.73 * GIB, 2765e9, 600e9, 3, 8960),
+    "v6e": Chip(918e12, 31.24 * GIB, 1640e9, 400e9, 2, 256),
+    "tpu7x": Chip(2307e12, 2 * 94.74 * GIB, 7380e9, 600e9, 3, 9216, 2),
 }
 
 

@@ -49,7 +49,7 @@ def peak_of(device: Any, dtype: Any) -> Chip:
         flops = 2 * len(square) ** 3 / best(jnp.matmul, square, square)
         bandwidth = 2 * long.nbytes / best(lambda x: x + 1, long)
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)
-    return Chip(flops, float(limit), bandwidth, float("inf"), 1)
+    return Chip(flops, float(limit), bandwidth, float("inf"), 1, 1)
 
 
 class Memory:

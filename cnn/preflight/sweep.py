@@ -52,6 +52,7 @@ def scaling(found: dict[str, Any], rate: float) -> list[dict[str, Any]]:
         {
             "topology": str(where),
             "chips": where.chips,
+            "pods": -(-where.chips // where.chip.pod),
             "batch": round(program["batch"] / small.chips * where.chips),
             "seconds": step.seconds,
             "chip": step.chip,
@@ -116,11 +117,13 @@ def report(found: dict[str, Any]) -> Iterator[str]:
     yield from table(head, rows)
     for kind, scaled in found["scaling"].items():
         yield f"\n{kind}, {scaled[0]['batch'] / scaled[0]['chips']:g} examples per chip, by the formula"
+        if scaled[-1]["pods"] > 1:
+            yield "(the network between pods is slower than the formula has it)"
         yield from table(
             ("chips", "batch", "step ms", "chip", "gradients", "statistics", "input", "wall", "efficiency"),
             [
                 [
-                    f"{row['chips']:,}",
+                    f"{row['chips']:,}" + (f" ({row['pods']} pods)" if row["pods"] > 1 else ""),
                     f"{row['batch']:,}",
                     *(f"{1e3 * row[key]:.3g}" for key in ("seconds", "chip", "gradients", "statistics", "input")),
                     row["wall"],

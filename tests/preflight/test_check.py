@@ -104,6 +104,11 @@ def test_a_batch_that_is_too_large_is_refused_with_the_largest_that_fits():
     assert "DOES NOT FIT" in lines and "too much" in lines and "verdict        NO" in lines
 
 
+def test_quick_refuses_with_the_largest_too():
+    found = check.on_topology(config(4096), V5E, search=False, compiler=compiler())
+    assert found["largest"] == {"as it is": {"batch": 1536, "peak": round(0.7e9 + 33.9e6 * 384)}}
+
+
 def test_no_batch_fits():
     found = check.on_topology(config(), V5E, compiler=compiler(each=1e12))
     assert found["verdict"]["reasons"][0].endswith("none does")
