@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -63,12 +64,16 @@ def network_shape(config: ConfigDict, info: DatasetInfo, source: Source) -> tupl
 
 
 def build(
-    config: ConfigDict, info: DatasetInfo, input_shape: tuple[int, ...] | None = None
+    config: ConfigDict,
+    info: DatasetInfo,
+    input_shape: tuple[int, ...] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Built:
     """Task, model and mesh of a config, for data that `info` describes.
 
     Args:
       input_shape: `network_shape` of the data; None takes the shape before the transforms.
+      devices: to make the mesh of; None for this machine's.
 
     Raises:
       UserError: an unknown name or option, a transform that is not for these data, or a model that does
@@ -76,7 +81,7 @@ def build(
     """
     for transforms in (config.input.train_transforms, config.input.eval_transforms):
         check_transforms(build_transforms(transforms), info)
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh, devices)
     if config.dtype not in ("auto", *DTYPES):
         raise UserError(f"dtype '{config.dtype}' is unknown. Valid: auto, {', '.join(DTYPES)}")
     automatic = "float32" if on_cpu(mesh) else "bfloat16"

@@ -38,7 +38,11 @@ class Scores:
 
 
 class Evaluator:
-    """Scores variables on splits; compiles its step once per batch shape."""
+    """Scores variables on splits; compiles its step once per batch shape.
+
+    Attributes:
+      step: the jitted evaluation step, `(variables, batch) -> (metrics, predictions)`.
+    """
 
     def __init__(self, built: Built):
         self._built = built
@@ -48,7 +52,7 @@ class Evaluator:
             return *step(variables, batch), batch["valid"].sum()
 
         one, rows = replicated(built.mesh), batch_sharding(built.mesh)
-        self._step = jax.jit(counted, out_shardings=(one, rows, one))
+        self.step = jax.jit(counted, out_shardings=(one, rows, one))
 
     def score(self, variables: Any, batches: EvalBatches, *, keep: bool = False) -> Scores:
         """Every example of `batches` once; padding never counts.
@@ -75,7 +79,7 @@ class Evaluator:
         place = lambda batch: to_global(batch, self._built.mesh)  # noqa: E731
         with contextlib.closing(iterate(batches, place=place)) as data:
             for batch in data:
-                flying.append((*self._step(variables, batch), batch[key] if keep else None))
+                flying.append((*self.step(variables, batch), batch[key] if keep else None))
                 if len(flying) > ahead:
                     land()
         while flying:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -139,8 +139,11 @@ class Plan:
         )
 
 
-def make_plan(config: ConfigDict) -> Plan:
+def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
     """Checks a config by making everything that it names; computes nothing.
+
+    Args:
+      devices: that it will run on; None for this machine's.
 
     Raises:
       UserError: whatever is wrong with it.
@@ -149,7 +152,7 @@ def make_plan(config: ConfigDict) -> Plan:
     with distributed.main_first("open the data"):
         dataset = open_dataset(config.input)
         source = dataset.source(config.input.train_split)
-    built = build(config, dataset.info, network_shape(config, dataset.info, source))
+    built = build(config, dataset.info, network_shape(config, dataset.info, source), devices)
     _check_metric(built)
     _check_batch_size(config, built)
     if config.deterministic:

@@ -23,9 +23,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
-import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -34,6 +31,7 @@ from typing import Any
 
 from cnn.errors import unknown
 from cnn.models import MODELS, TASK_OF, facts
+from cnn.preflight import hardware, hlo, libtpu
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("cnn/layers", "cnn/models", "cnn/tasks", "cnn/optim.py", "cnn/state.py", "cnn/step.py")
@@ -51,20 +49,7 @@ COLUMNS = {
     "error": "error",
 }
 KEYS = ("topology", "space", "asked", "code", *COLUMNS)
-# Only the first is needed; the others keep libtpu from asking for a TPU's metadata and from locking out its like.
-ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-    "TPU_MIN_LOG_LEVEL": "3",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
 LIMIT_S = 1200.0  # of one compilation
-NO_MEMORY = "RESOURCE_EXHAUSTED"
-COLLECTIVE = re.compile(r" (?:all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all)(?:-start)?\(")
 
 
 def representatives() -> list[str]:
@@ -92,17 +77,6 @@ def code_version() -> str:
     return found.hexdigest()[:12]
 
 
-def chips(topology: str) -> list[Any]:
-    """Devices of a TPU that only the compiler knows."""
-    from jax.experimental import topologies
-
-    kind, _, shape = topology.partition(":")
-    options: dict[str, Any] = {"chip_config_name": "megacore"} if kind == "v4" else {}
-    if shape == "1x1":
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    return topologies.get_topology_desc(topology, "tpu", **options).devices
-
-
 def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, Any]:
     """The row of one network; `space` chips share `batch` examples. Raises what the compiler raises."""
     import jax
@@ -119,7 +93,6 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
     from cnn.step import make_train_step
     from cnn.tasks import build_task
 
-    jax.config.update("jax_optimization_level", "O0")
     entry, c = MODELS[name], config.default()
     c.optim.weight_decay = 1e-4
     channels, classes = entry.input[-1], tuple(map(str, range(entry.classes)))
@@ -132,7 +105,8 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
     tx = make_optimizer(c.optim, schedule, shapes["params"])
     state = jax.eval_shape(lambda variables: new_state(variables, tx, ema=False), shapes)
-    mesh = Mesh(np.array(chips(topology)).reshape(-1, space), ("data", "space"), axis_types=(AxisType.Auto,) * 2)
+    devices = np.array(libtpu.devices(hardware.topology(topology))).reshape(-1, space)
+    mesh = Mesh(devices, ("data", "space"), axis_types=(AxisType.Auto,) * 2)
     one, count = task.init_batch(), batch * mesh.shape["data"]
     rows = {k: jax.ShapeDtypeStruct((count, *v.shape[1:]), v.dtype) for k, v in one.items()}
     split = {k: NamedSharding(mesh, PartitionSpec(*("data", "space")[: v.ndim])) for k, v in one.items()}
@@ -151,7 +125,7 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
         "gflop_per_image": f"{cost['flops'] / batch / 1e9:.2f}",
         "mb_per_image": f"{cost['bytes accessed'] / batch / 1e6:.1f}",
         "peak_gib": f"{compiled.memory_analysis().peak_memory_in_bytes / 2**30:.2f}",
-        "collectives": len(COLLECTIVE.findall(compiled.as_text())),
+        "collectives": sum(one.count for one in hlo.collectives(compiled.as_text())),
         "compile_s": f"{seconds:.0f}",
     }
 
@@ -159,18 +133,7 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
 def in_a_process(name: str, topology: str, batch: int, space: int) -> dict[str, Any]:
     """`compile_step` elsewhere; {'error': one line} where it fails, crashes or takes too long."""
     how = (f"--topology={topology}", f"--batch={batch}", f"--space={space}")
-    command = [sys.executable, __file__, name, *how, "--here"]
-    try:
-        done = subprocess.run(
-            command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"not finished after {LIMIT_S:.0f} s"}
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-    said = next((line for line in reversed(lines) if NO_MEMORY in line or "Error" in line), lines[-1])
-    return {"error": said.strip()[:200]}
+    return libtpu.in_a_process((__file__, name, *how, "--here"), LIMIT_S)
 
 
 def row_of(name: str, topology: str, asked: int, code: str, space: int = 1) -> dict[str, Any]:
@@ -178,7 +141,7 @@ def row_of(name: str, topology: str, asked: int, code: str, space: int = 1) -> d
     batch = asked
     while True:
         found = in_a_process(name, topology, batch, space)
-        if NO_MEMORY not in found.get("error", "") or batch == 1:
+        if libtpu.NO_MEMORY not in found.get("error", "") or batch == 1:
             break
         batch //= 2
     shape = "x".join(map(str, MODELS[name].input))

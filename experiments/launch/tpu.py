@@ -13,8 +13,9 @@ import time
 
 from cnn.errors import UserError
 from cnn.flags import Parser
+from cnn.preflight import prices
 from experiments.launch import command as commands
-from experiments.launch import hardware, prices, remote, streams
+from experiments.launch import hardware, remote, streams
 from experiments.launch.gcloud import Runner, found
 from experiments.launch.plan import Command, Plan, flag
 from experiments.launch.record import Launch

@@ -22,7 +22,7 @@ def test_half_the_batch_is_tried_until_it_fits(monkeypatch):
 
     def compiler(name, topology, batch, space):
         tried.append(batch)
-        return {"peak_gib": "1.00"} if batch <= 16 else {"error": f"{tpu.NO_MEMORY}: Ran out of memory"}
+        return {"peak_gib": "1.00"} if batch <= 16 else {"error": f"{tpu.libtpu.NO_MEMORY}: Ran out of memory"}
 
     monkeypatch.setattr(tpu, "in_a_process", compiler)
     row = tpu.row_of("resnet50", "v5e:2x2", 64, "code")
