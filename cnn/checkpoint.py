@@ -324,15 +324,15 @@ def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:
 
 
 def load_arrays(folder: epath.Path) -> dict[str, Any]:
-    """{name: NumPy array} of everything in a checkpoint, without asking JAX for a device.
+    """{name: NumPy array} of everything in a checkpoint, whatever it was saved on; no array goes to a device.
 
     Raises:
       UserError: the checkpoint is damaged.
     """
     try:
         names = read_meta(folder)["arrays"]
-        abstract = _unflatten((n, np.empty(shape, jax.numpy.dtype(kind))) for n, (shape, kind, _) in names.items())
-        arrays = _load(folder, abstract)
+        saved = ocp.checkpointables_metadata(folder).metadata["state"]
+        arrays = _load(folder, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved))
         verify(arrays, names)
     except Corrupt as error:
         raise UserError(f"checkpoint {folder}: {error}; use another") from error

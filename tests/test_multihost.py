@@ -38,7 +38,8 @@ def fed(run, processes):
 
 def losses(run, process):
     """As this process saw them."""
-    return [float(line) for line in (run.folder / f"losses_{process}.jsonl").read_text().splitlines()]
+    lines = (run.folder / f"losses_{process}.jsonl").read_text().splitlines()
+    return [float(line) for line in lines]
 
 
 @pytest.mark.slow
