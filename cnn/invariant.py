@@ -10,6 +10,8 @@ shards' own, dropout is drawn per shard, memory holds one copy of the gradients 
 times, small networks on a CPU), because nothing is computed over the whole batch at once. Native convolutions use one
 thread each, because oneDNN's sums depend on their number. At least two shards per device: a loop of one pass is
 compiled into something else, with other roundings.
+
+Tested on a ResNet and a TCN; a U-Net still differs between 1 and 8 devices (tests/test_invariant.py).
 """
 
 from collections.abc import Callable
