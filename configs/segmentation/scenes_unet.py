@@ -1,11 +1,18 @@
 """A small U-Net on composed scenes: clothes of Fashion-MNIST pasted on photos of textures, 128x128, five classes.
 
-The masks are exact by construction and there is no published number. Measured: mIoU 0.751 +- 0.030 (3 seeds; majority
-0.143), below this project's bar of 0.85: dresses are taken for tops and the ragged borders cost the rest. 13.6 minutes
-of CPU time; 12 to 21 minutes on two cores that did other things too.
+The masks are exact by construction and there is no published number. Measured: mIoU 0.794 (1 seed; majority 0.143), below
+this project's bar of 0.85: dresses are taken for tops and trousers, bags for shoes where an item is cut. 15.4 minutes
+of CPU time. Chosen by validation scores of two epochs: Muon (0.63) over AdamW (0.35, batches of 8: 0.51); then, because
+2000 scenes were learnt by heart (training loss 0.18, test 0.32, mIoU 0.757), 8000 of them.
 
     cnn train --config=configs/segmentation/scenes_unet.py --workdir=runs/scenes
     python -m experiments.seeds --config=configs/segmentation/scenes_unet.py --seeds=3
+
+One picture is learnt by heart (mIoU 1.000 after 300 steps), the first check of anything new:
+
+    cnn train --config=configs/segmentation/scenes_unet.py --workdir=runs/one --config.input.train_split='train[:1]' \\
+      --config.eval.test_split='train[:1]' --config.eval.split= --config.input.train_transforms={} \\
+      --config.input.batch_size=1 --config.total_epochs=300 --config.eval.baselines=False
 """
 
 from ml_collections import ConfigDict
