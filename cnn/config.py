@@ -135,7 +135,7 @@ def default() -> ConfigDict:
             "devices": 0,  # 0: all of them
             "space": 1,  # parts of every image or volume, along its first spatial axis
             "num_slices": 1,  # TPU slices, which a slower network connects
-            "virtual_shards": 16,  # of deterministic='invariant': at least twice the devices, divides the batch
+            "virtual_shards": 8,  # of deterministic='invariant': a multiple of the devices, divides the batch
             "fsdp": "",  # regex over parameter paths to shard over `data`; '' replicates all
         }
     )
