@@ -30,7 +30,7 @@ FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.",
         "input.workers", "input.in_memory", "input.data_dir", "eval.batch_size", "eval.baselines")  # fmt: skip
 
 KEPT = ("config.json", "metrics.jsonl", "summary.json")  # read by a run that goes on
-UNSHARED = (".lock", ".writable")
+LOCK = ".lock"
 
 
 class Workdir:
@@ -58,9 +58,8 @@ class Workdir:
             self.path = Path(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path):  # no name that another process of the run could take away
+                pass
         except OSError as error:
             raise UserError(f"workdir '{path}' cannot be written: {error.strerror}; use another --workdir") from error
         self.checkpoints = (self._bucket or self.path.absolute()) / "checkpoints"  # Orbax takes no relative path
@@ -83,7 +82,7 @@ class Workdir:
         """
         if self._bucket is None or not self._main:
             return
-        for file in sorted(path for path in self.path.rglob("*") if path.is_file() and path.name not in UNSHARED):
+        for file in sorted(path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK):
             name, stat = str(file.relative_to(self.path)), file.stat()
             if self._copied.get(name) != (stat.st_mtime_ns, stat.st_size):
                 try:
@@ -103,7 +102,7 @@ class Workdir:
         if not self._main or self._bucket:  # the first process holds it for all; a bucket has no locks
             yield
             return
-        with open(self.path / ".lock", "a+") as file:
+        with open(self.path / LOCK, "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

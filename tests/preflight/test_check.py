@@ -15,6 +15,7 @@ FREE_LOADER = Loader(rate=20_000.0, busy=2.0, cores=8, size=1_281_167)
 # Of `python -m cnn.preflight.program` with batch 1024, libtpu 0.0.52; padding shortened.
 PROGRAM = {
     "devices": 4,
+    "parts": 4,
     "batch": 1024,
     "model": "resnet50",
     "parameters": 25_557_032,
