@@ -25,6 +25,8 @@ def compiled(config: ConfigDict, topology: Topology, steps: tuple[str, ...]) -> 
     Raises:
       UserError: what is wrong with the config, or how the compiler ended.
     """
+    if config.input.fake and config.total_steps is None:  # an epoch of made-up examples says nothing
+        config = changed(config, total_epochs=None, total_steps=STEPS)
     how = {"config": json.loads(configs.to_json(config)), "topology": str(topology), "steps": steps}
     found = libtpu.in_a_process(("-m", "cnn.preflight.program", json.dumps(how)))
     if "user_error" in found:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 NEEDS = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available \w+ \(([\d.]+)([KMGT])\)")
 SCALE = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-NICE = tuple(sorted(factor << power for factor in (1, 3) for power in range(17)))  # 1, 2, 3, 4, 6, 8, 12, 16, ...
+NICE = tuple(sorted(factor << power for factor in (1, 3) for power in range(24)))  # 1, 2, 3, 4, 6, 8, 12, 16, ...
 
 
 def needed(error: str) -> int | None:

@@ -66,9 +66,7 @@ class Memory:
     def reset(self) -> None:
         """Gives freed memory back, so that what is taken again counts, and forgets the highest mark."""
         if self._device.memory_stats() is None:
-            libc = ctypes.CDLL(None)
-            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 16)  # large blocks go back when they are freed, not to the heap
-            libc.malloc_trim(0)
+            ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
             self._before = self._field("VmRSS")
 
@@ -133,6 +131,8 @@ def run(config: ConfigDict) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
+    if has_glibc():  # from the start: large blocks go back when they are freed, and count when they are taken again
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
     try:
         print(json.dumps(run(configs.from_json(sys.argv[1]))))
     except UserError as error:
