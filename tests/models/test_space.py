@@ -59,10 +59,12 @@ def test_a_split_volume_gives_the_same(problem, native, sizes):
         run = jax.jit(lambda *arrays: step(*arrays), in_shardings=(whole, split, split))
         program = run.lower(*arguments).compile()
     found = program(*jax.device_put(arguments, (whole, split, split)))
-    for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(found)[0], jax.tree.leaves(want), strict=True):
-        largest = np.abs(np.asarray(b)).max()
-        assert largest > 0
-        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * largest, err_msg=jax.tree_util.keystr(path))
+    # Of each kind the largest number is the scale: a gradient of a BatchNorm's scale is a sum that nearly cancels out.
+    for got, wanted in zip((*found[:2], *found[2]), (*want[:2], *want[2]), strict=True):
+        largest = max(np.abs(np.asarray(leaf)).max() for leaf in jax.tree.leaves(wanted))
+        for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(got)[0], jax.tree.leaves(wanted), strict=True):
+            assert np.abs(np.asarray(b)).max() > 0
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE * largest, err_msg=jax.tree_util.keystr(path))
 
     text, rows = program.as_text(), BATCH // sizes[0]
     gathered = set(GATHER.findall(text))
