@@ -126,7 +126,6 @@ def _end(line: str) -> None:
     os._exit(EXIT_USER_ERROR)
 
 
-
 def together(args: argparse.Namespace, run: Callable[[], int]) -> int:
     """Joins the other processes, runs, and returns the exit code: EXIT_LOST where another process was lost."""
     connect(args)

@@ -41,7 +41,7 @@ class Evaluator:
     """Scores variables on splits; compiles its step once per batch shape.
 
     Attributes:
-      step: the jitted evaluation step, `(variables, batch) -> (metrics, predictions)`.
+      step: the jitted evaluation step, `(variables, batch) -> (metrics, predictions, valid rows)`.
     """
 
     def __init__(self, built: Built):

@@ -84,6 +84,9 @@ class Topology:
         return max(self.chips // self.chip.host, 1)
 
 
+EXAMPLES = {2: "4x4", 3: "2x2x1"}  # of sides, by the number of axes
+
+
 def topology(text: str) -> Topology:
     """Reads 'KIND:AxB' or 'KIND:AxBxC'.
 
@@ -94,10 +97,16 @@ def topology(text: str) -> Topology:
     if kind not in CHIPS:
         raise unknown("kind of TPU in --topology", kind, CHIPS)
     axes = CHIPS[kind].axes
-    if not re.fullmatch("x".join([r"[1-9]\d{0,2}"] * axes), sides):
-        example = {2: "4x4", 3: "2x2x1"}[axes]
-        raise UserError(f"--topology '{text}': a {kind} has {axes} axes; write for instance {kind}:{example}")
-    return Topology(kind, tuple(int(side) for side in sides.split("x")))
+    if not (found := read_sides(sides, axes)):
+        raise UserError(f"--topology '{text}': a {kind} has {axes} axes; write for instance {kind}:{EXAMPLES[axes]}")
+    return Topology(kind, found)
+
+
+def read_sides(text: str, axes: int) -> tuple[int, ...]:
+    """'4x4' -> (4, 4); () where these are not `axes` numbers from 1 to 999."""
+    if not re.fullmatch("x".join([r"[1-9]\d{0,2}"] * axes), text):
+        return ()
+    return tuple(int(side) for side in text.split("x"))
 
 
 def of_chips(kind: str, chips: int) -> Topology:

@@ -35,11 +35,12 @@ LARGEST = 5  # arrays that are named
 def abstract_batch(batches: TrainBatches | EvalBatches, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a batch as the loop hands it to the step."""
     found = example_shape(batches.source, batches.transforms) | {"valid": ((), np.dtype(bool))}
-    shapes = {name: ((batches.batch_size, *shape), dtype) for name, (shape, dtype) in found.items()}
-    return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape))
-        for name, (shape, dtype) in shapes.items()
-    }
+
+    def rows(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
+        whole = (batches.batch_size, *shape)
+        return jax.ShapeDtypeStruct(whole, dtype, sharding=batch_sharding(mesh, whole))
+
+    return {name: rows(*one) for name, one in found.items()}
 
 
 def bytes_per_device(abstract: Any) -> int:

@@ -7,9 +7,9 @@ node pools, chips per node). A v5e or v6e slice of up to 8 chips is one VM; abov
 
 import dataclasses
 import math
-import re
 
 from cnn.errors import UserError, unknown
+from cnn.preflight.hardware import EXAMPLES, read_sides
 
 CUBES = tuple(range(128, 4097, 128))  # TensorCores of slices made of whole cubes of 4x4x4 chips
 
@@ -92,10 +92,10 @@ def of_topology(kind: str, topology: str) -> Slice:
     if kind not in KINDS:
         raise unknown("kind of TPU", kind, KINDS)
     axes = KINDS[kind].axes
-    if not re.fullmatch("x".join([r"[1-9]\d{0,2}"] * axes), topology):
-        example = {2: "4x4", 3: "2x2x1"}[axes]
-        raise UserError(f"topology '{topology}': that of a {kind} is {axes} numbers, for instance {example}")
-    chips = math.prod(int(n) for n in topology.split("x"))
+    sides = read_sides(topology, axes)
+    if not sides:
+        raise UserError(f"topology '{topology}': that of a {kind} is {axes} numbers, for instance {EXAMPLES[axes]}")
+    chips = math.prod(sides)
     if chips > KINDS[kind].one_host and chips % 4:
         raise UserError(f"topology '{topology}': its {chips} chips are no whole number of hosts with 4 chips")
     return _slice(kind, chips)
