@@ -104,13 +104,12 @@ def auroc(score: Values, positive: Values) -> float:
 
     NaN where one of the two is missing.
     """
-    from scipy import stats
-
     score, positive = np.asarray(score, np.float64), np.asarray(positive, bool)
     many, few = int(positive.sum()), int((~positive).sum())
     if not many or not few:
         return float("nan")
-    ranks = stats.rankdata(score)
+    ordered = np.sort(score)  # ties share the mean of their ranks; importing scipy.stats for them takes seconds
+    ranks = (np.searchsorted(ordered, score) + np.searchsorted(ordered, score, side="right") + 1) / 2
     return float((ranks[positive].sum() - many * (many + 1) / 2) / (many * few))
 
 

@@ -10,7 +10,7 @@ import fnmatch
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,9 +50,6 @@ SLOW = (
     "*test_models.py::test_published*",
     "*test_configs_smoke.py::*[[]*medical*",
     "*test_configs_smoke.py::*[[]*scenes*",
-)
-# These count no coverage either: counting takes them half as long again, or twice.
-UNCOUNTED = (
     "*test_configs_smoke.py::*[[]*imagenet*",
     "*test_configs_smoke.py::*[[]*cifar*",
     "*test_configs_smoke.py::*[[]*fashion*",
@@ -104,6 +101,8 @@ UNCOUNTED = (
     "*test_verb.py::test_any_spatial_rank*[[]shape[02][]]",
     "*test_receptive.py::test_running_the_trace*",
 )
+# Of the slow ones these count coverage, which takes half as long again, or twice: no other test runs what they do.
+COUNTED: tuple[str, ...] = ()
 
 # Of these swept tables `make test-fast` keeps the first KEPT entries that are not slow.
 SWEPT = (
@@ -120,10 +119,14 @@ SWEPT = (
 )
 KEPT = 2
 
-# Before JAX is imported. XLA's optimizations are not what is tested here, and LLVM's take longer than the tests. Child
-# processes inherit all of it, so that tests never touch the user's caches.
+# Before JAX is imported. XLA's optimizations are not what is tested here, and LLVM's take longer than the tests; the old
+# emitters and whole modules compile two and a half times as fast. Child processes inherit all of it, so that tests never
+# touch the user's caches.
 os.environ["JAX_PLATFORMS"] = "cpu"
-COMPILE_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+COMPILE_FAST = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{COMPILE_FAST} --xla_force_host_platform_device_count={DEVICES}"
 os.environ["CNN_CACHE_DIR"] = str(CACHE)
 os.environ["CNN_DATA_DIR"] = str(CACHE / "data")
@@ -135,7 +138,7 @@ from absl import flags  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 flags.FLAGS.mark_as_parsed()  # Grain reads its flags
 
@@ -147,24 +150,43 @@ def pytest_sessionstart() -> None:
     keep_freed_memory()
 
 
+def of(item: pytest.Item, patterns: tuple[str, ...]) -> bool:
+    """Whether one of the patterns names this test."""
+    return any(fnmatch.fnmatch(item.nodeid, pattern) for pattern in patterns)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is slow, and what counts no coverage."""
-
-    def of(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatch(item.nodeid, pattern) for pattern in patterns)
-
+    """Marks what is slow, and what counts coverage: the first KEPT quick cases of each test, and COUNTED."""
     kept: collections.Counter[str] = collections.Counter()
     for item in items:
-        uncounted = of(UNCOUNTED) or item.get_closest_marker("slow") is not None
-        slow = uncounted or of(SLOW)
-        if not slow and of(SWEPT):
+        slow = any(map(item.get_closest_marker, ("slow", "exhaustive"))) or of(item, SLOW)
+        first = False
+        if not slow:
             function = item.nodeid.partition("[")[0]
             kept[function] += 1
-            slow = kept[function] > KEPT
+            first = kept[function] <= KEPT
+            slow = not first and of(item, SWEPT)
         if slow:
             item.add_marker(pytest.mark.slow)
-        if uncounted:
-            item.add_marker(pytest.mark.no_cover)
+        if first or of(item, COUNTED):
+            item.add_marker(pytest.mark.counted)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Counts coverage where the mark says so, and nowhere else: not in fixtures of others, not in their children."""
+    plugin = item.config.pluginmanager.getplugin("_cov")
+    counter = plugin and plugin.cov_controller
+    if not counter or item.get_closest_marker("counted"):
+        return (yield)
+    counter.pause()
+    of_children = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    try:
+        return (yield)
+    finally:
+        if of_children is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = of_children
+        counter.resume()
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def random_kills(count, seed):
 
 
 @pytest.mark.parametrize(
-    ("kills", "total"), [(3, 24), pytest.param(20, 80, marks=pytest.mark.slow)], ids=["3", "20"]
+    ("kills", "total"), [(3, 24), pytest.param(20, 80, marks=pytest.mark.exhaustive)], ids=["3", "20"]
 )
 def test_kill_9_at_random_points_changes_nothing(runs, uninterrupted, tmp_path, kills, total):
     settings = tiny(total_steps=total, eval__every_steps=4, checkpoint__every_steps=2)

@@ -154,7 +154,7 @@ SIZES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["linear", "frozen", "full"])
+@pytest.mark.parametrize("mode", ["linear", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in ("frozen", "full"))])
 def test_fine_tuning_moves_what_the_mode_says_and_learns(lite0, pictures, tmp_path, capfd, mode):
     size = SIZES + [f.replace("eval_tr", "train_tr") for f in SIZES] if mode == "linear" else [
         *SIZES, "--config.input.train_transforms.random_resized_crop.size=32"]  # fmt: skip

@@ -17,7 +17,7 @@ from experiments.launch.__main__ import main
 from experiments.launch.trials import trials
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = "--config=configs/classification/digits_resnet.py"
+CONFIG = "--config=configs/classification/mnist1d_logistic.py"  # whose runs are short
 
 # Stands for the launch of a trial: a curve that rises to 1 - |lr - 0.3|, a line each few milliseconds.
 TRIAL = """

@@ -68,9 +68,8 @@ def close(found, want):
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.no_cover
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(i, marks=pytest.mark.exhaustive) for i in range(1, 6))])
 @pytest.mark.parametrize("way", WAYS[:1])
 def test_values_and_derivatives_of_random_shapes(way, seed):
     """150 shapes, each with the value, forward and reverse mode, equal `lax`'s.

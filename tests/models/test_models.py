@@ -82,12 +82,11 @@ def check_contract(model, size, out, variables, batch, classes):
     assert set(variables) <= {"params", "batch_stats"}
 
 
-FIRST = {param.id for param in families()}  # `make test-fast` keeps one of each family
+FIRST = {param.id for param in families()}  # `make test` keeps one of each family
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in CLASSIFIERS]
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.exhaustive) for name in CLASSIFIERS]
 )
 def test_the_real_model(name):
     """Contract, chosen parameter names, the stored facts, the published counts, checked options."""
@@ -111,7 +110,6 @@ def test_facts_are_of_the_models():
     assert list(facts.stored()) == list(MODELS), "renew cnn/models/facts.csv: python -m cnn.models.facts"
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: f"{row['name']}-{row['input']}-{row['source']}")
 def test_published_multiply_adds(row):
     """Within 1 % of the table, or of its last printed digit; where that fails, of what timm's counter counts."""

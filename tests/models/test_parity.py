@@ -19,6 +19,12 @@ from experiments.parity.rows import ROWS
 
 FOLDER = Path(__file__).with_name("parity")
 FAST = ("resnet18",)
+# One of each way to build a network; `make test-all` compares them all.
+USUAL = (
+    "alexnet", "inception_v3", "squeezenet1_1", "densenet121", "tf_efficientnet_lite0", "mobilenetv1_100",
+    "mobilenetv2_050", "mnasnet_050", "convnext_atto", "regnety_008_tv", "resnetv2_50", "repvgg_a0", "nf_resnet50",
+    "lraspp_mobilenet_v3_large",
+)  # fmt: skip
 TOLERANCE = 1e-4  # of the largest logit
 
 
@@ -37,10 +43,13 @@ def network(name: str):
     return stored, layout, model, variables, image
 
 
-@pytest.mark.no_cover
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in ROWS]
-)
+def marked(name):
+    """By how often it runs."""
+    marks = () if name in FAST else pytest.mark.slow if name in USUAL else pytest.mark.exhaustive
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(marked, ROWS))
 def test_logits(name):
     stored, layout, model, variables, image = network(name)
     # One compilation for a whole deep network costs more than running its few shapes one by one would, but
