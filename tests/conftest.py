@@ -119,9 +119,9 @@ SWEPT = (
 )
 KEPT = 2
 
-# Before JAX is imported. XLA's optimizations are not what is tested here, and LLVM's take longer than the tests; the old
-# emitters and whole modules compile two and a half times as fast. Child processes inherit all of it, so that tests never
-# touch the user's caches.
+# Before JAX is imported. XLA's optimizations are not what is tested here, and LLVM's take longer than the tests; the
+# old emitters and whole modules compile two and a half times as fast. Child processes inherit all of it, so that tests
+# never touch the user's caches.
 os.environ["JAX_PLATFORMS"] = "cpu"
 COMPILE_FAST = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"

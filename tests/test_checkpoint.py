@@ -141,6 +141,8 @@ DAMAGE = {
     "missing metadata": lambda f: (f / "_CHECKPOINT_METADATA").unlink(),
     "empty step folder": empty,
 }
+FEW = ("flipped byte", "removed array file", "removed tree", "broken metadata", "empty step folder")
+FEW_AT_FIRST = [pytest.param(name, marks=() if name in FEW else pytest.mark.exhaustive) for name in DAMAGE]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -163,10 +165,6 @@ def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, capfd, damage
 
 
 @pytest.mark.slow
-FEW = ("flipped byte", "removed array file", "removed tree", "broken metadata", "empty step folder")
-FEW_AT_FIRST = [pytest.param(name, marks=() if name in FEW else pytest.mark.exhaustive) for name in DAMAGE]
-
-
 @pytest.mark.parametrize("damage", FEW_AT_FIRST)
 def test_damaged_best_gives_way_to_the_next(tmp_path, capfd, damage):
     write(tmp_path, [2, 4, 6], {2: 0.5, 4: 0.7}, keep_last=3)

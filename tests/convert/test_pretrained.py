@@ -147,6 +147,7 @@ def pictures(tmp_path):
     return tmp_path / "images"
 
 
+FURTHER = [pytest.param(mode, marks=pytest.mark.exhaustive) for mode in ("frozen", "full")]
 SIZES = [
     "--config.input.eval_transforms.resize_short.size=32",
     "--config.input.eval_transforms.center_crop.size=32",
@@ -154,7 +155,7 @@ SIZES = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["linear", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in ("frozen", "full"))])
+@pytest.mark.parametrize("mode", ["linear", *FURTHER])
 def test_fine_tuning_moves_what_the_mode_says_and_learns(lite0, pictures, tmp_path, capfd, mode):
     size = SIZES + [f.replace("eval_tr", "train_tr") for f in SIZES] if mode == "linear" else [
         *SIZES, "--config.input.train_transforms.random_resized_crop.size=32"]  # fmt: skip

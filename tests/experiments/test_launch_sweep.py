@@ -277,6 +277,7 @@ def test_two_real_runs_on_this_machine(tmp_path):
         "--yes",
         "--",
         f"{CONFIG}:smoke",
+        "--config.eval.split=test",
         f"--workdir={tmp_path / 'runs'}",
     ]
     done = subprocess.run(

@@ -48,7 +48,11 @@ def problem():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("native", "sizes"), [(True, (1, 4)), (False, (2, 2)), pytest.param(False, (1, 4), marks=pytest.mark.exhaustive)], ids=str)
+@pytest.mark.parametrize(
+    ("native", "sizes"),
+    [(True, (1, 4)), (False, (2, 2)), pytest.param(False, (1, 4), marks=pytest.mark.exhaustive)],
+    ids=str,
+)
 def test_a_split_volume_gives_the_same(problem, native, sizes):
     step, arguments, want = problem
     if native and not onednn.enabled():
