@@ -7,6 +7,7 @@ must come before the first import of `cnn`: so nothing of it is imported at the 
 
 import collections
 import fnmatch
+import gc
 import os
 import subprocess
 import sys
@@ -101,6 +102,29 @@ SLOW = (
     "*test_verb.py::test_any_spatial_rank*[[]shape[02][]]",
     "*test_receptive.py::test_running_the_trace*",
 )
+# Further cases, beside those that carry the mark: what they run is also run by another case, or by a quicker test.
+EXHAUSTIVE = (
+    "*test_configs_smoke.py::test_the_smoke_form*cifar10_wrn*",
+    "*test_configs_smoke.py::test_the_smoke_form*fashion_mnist_resnet*",
+    "*test_configs_smoke.py::test_the_smoke_form*imagenet*",
+    "*test_configs_smoke.py::test_the_smoke_form*msd*",
+    "*test_configs_smoke.py::test_the_smoke_form*pet_*",
+    "*test_configs_smoke.py::test_the_step_of_the_full_form*",
+    "*test_compare_dense.py::test_the_report_is_whole",
+    "*test_dense.py::test_every_head_runs*[[][cdemv]*",
+    "*test_dense.py::test_numbers_on_other_backbones[[][em]*",
+    "*test_dense.py::test_options_are_taken[[]deeplab*",
+    "*test_dense.py::test_recomputing*residual*",
+    "*test_devices.py::test_device_count*[[]8[]]",
+    "*test_devices.py::test_device_count*[[]sharded on 8[]]",
+    "*test_drills.py::test_kill_9_of_one_process[[]1[]]",
+    "*test_drills.py::test_two_processes_use*[[]cut[]]",
+    "*test_launch_tpu.py::test_the_stream_of_commands[[][bimotg]*",
+    "*test_launch_tpu.py::test_the_stream_of_commands[[]c[ao][pn]*",
+    "*test_nfnet.py::test_blocks_start*options1*",
+    "*test_receptive.py::test_published*inception*",
+    "*test_verb.py::test_layers_are_chosen*",
+)
 # Of the slow ones these count coverage, which takes half as long again, or twice: no other test runs what they do.
 COUNTED: tuple[str, ...] = ()
 
@@ -144,10 +168,12 @@ flags.FLAGS.mark_as_parsed()  # Grain reads its flags
 
 
 def pytest_sessionstart() -> None:
-    """As every verb does (see cnn/process.py)."""
+    """Memory is kept as every verb does (see cnn/process.py); tracing makes so many objects that collecting garbage at
+    Python's own pace takes a tenth to a fifth of the time."""
     from cnn.process import keep_freed_memory
 
     keep_freed_memory()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def of(item: pytest.Item, patterns: tuple[str, ...]) -> bool:
@@ -159,6 +185,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what is slow, and what counts coverage: the first KEPT quick cases of each test, and COUNTED."""
     kept: collections.Counter[str] = collections.Counter()
     for item in items:
+        if of(item, EXHAUSTIVE):
+            item.add_marker(pytest.mark.exhaustive)
         slow = any(map(item.get_closest_marker, ("slow", "exhaustive"))) or of(item, SLOW)
         first = False
         if not slow:

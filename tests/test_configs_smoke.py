@@ -42,15 +42,24 @@ def test_the_smoke_form_trains(path, tmp_path, capfd):
     assert err == "" and "summary, pictures and report.html" in out
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_full_form_makes_a_plan(path):
+def full_form(path):
     c = flags.load_config(str(ROOT / path), {"input.fake": "true", "mesh.devices": "1"})
     if c.input.batch_size > 64:  # of which one is made here, with the real transforms
         c = flags.load_config(
             str(ROOT / path), {"input.fake": "true", "mesh.devices": "1", "input.batch_size": "64"}
         )
-    plan = make_plan(c)
+    return make_plan(c)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_full_form_makes_a_plan(path):
+    plan = full_form(path)
     assert plan.total >= 1 and plan.built.task.num_outputs >= 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_step_of_the_full_form_keeps_shapes(path):
+    plan = full_form(path)
     batch = plan.batches[0]
     shapes = jax.eval_shape(plan.train_step(), plan.abstract, batch)
     assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, plan.abstract)

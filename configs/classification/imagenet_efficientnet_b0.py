@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.batch_size = 1024
     config.finish(c, arg)
     if arg == "smoke":
-        c.model.width, c.model.depth = 0.25, 0.4
+        c.model.width, c.model.depth = 0.25, 0.1
         c.input.train_transforms.random_resized_crop.size = 32
         c.input.eval_transforms.resize_short.size = 36
         c.input.eval_transforms.center_crop.size = 32

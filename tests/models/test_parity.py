@@ -21,9 +21,8 @@ FOLDER = Path(__file__).with_name("parity")
 FAST = ("resnet18",)
 # One of each way to build a network; `make test-all` compares them all.
 USUAL = (
-    "alexnet", "inception_v3", "squeezenet1_1", "densenet121", "tf_efficientnet_lite0", "mobilenetv1_100",
-    "mobilenetv2_050", "mnasnet_050", "convnext_atto", "regnety_008_tv", "resnetv2_50", "repvgg_a0", "nf_resnet50",
-    "lraspp_mobilenet_v3_large",
+    "alexnet", "inception_v3", "squeezenet1_1", "tf_efficientnet_lite0", "mobilenetv1_100", "mnasnet_050",
+    "convnext_atto", "regnety_008_tv", "resnetv2_50", "repvgg_a0", "lraspp_mobilenet_v3_large",
 )  # fmt: skip
 TOLERANCE = 1e-4  # of the largest logit
 
@@ -49,7 +48,7 @@ def marked(name):
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(marked, ROWS))
+@pytest.mark.parametrize("name", [marked(name) for name in ROWS])
 def test_logits(name):
     stored, layout, model, variables, image = network(name)
     # One compilation for a whole deep network costs more than running its few shapes one by one would, but
