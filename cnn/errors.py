@@ -23,5 +23,6 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
     choices = sorted(choices)
     near = closest(name, choices)
     hint = f" Did you mean '{near}'?" if near else ""
-    listed = ", ".join(choices[:40]) + (f", ... ({len(choices)} in all)" if len(choices) > 40 else "")
+    listed = ", ".join(name or "''" for name in choices[:40])
+    listed += f", ... ({len(choices)} in all)" if len(choices) > 40 else ""
     return UserError(f"unknown {kind} '{name}'.{hint} Valid: {listed or 'none'}")

@@ -219,16 +219,16 @@ for task in tasks.split(","):
 def test_a_slurm_array(tmp_path):
     program = tmp_path / "trial.py"
     program.write_text(TRIAL)
-    tools = tmp_path / "bin"
+    tools, queue = tmp_path / "bin", tmp_path / "queue"
     tools.mkdir()
+    queue.mkdir()
     texts = {
         "sbatch": SBATCH.format(python=sys.executable, folder=tmp_path),
         # srun runs its words; the interpreter of --python is TRIAL, which passes over '-m cnn.train'
-        "srun": '#!/bin/bash\necho "$SLURM_ARRAY_TASK_ID" >> '
-        + f"{tmp_path}/queue"
-        + '\nwhile [[ $1 == --* ]]; do shift; done\n"$@"\ncode=$?\n'
-        + f'sed -i "/^$SLURM_ARRAY_TASK_ID\\$/d" {tmp_path}/queue\nexit $code\n',
-        "squeue": f"#!/bin/bash\nsort -u {tmp_path}/queue 2>/dev/null || true\n",
+        "srun": f'#!/bin/bash\ntouch {queue}/"$SLURM_ARRAY_TASK_ID"\n'  # a file each: trials start and end together
+        + 'while [[ $1 == --* ]]; do shift; done\n"$@"\ncode=$?\n'
+        + f'rm {queue}/"$SLURM_ARRAY_TASK_ID"\nexit $code\n',
+        "squeue": f"#!/bin/bash\nls {queue}\n",
         "scancel": f'#!/bin/bash\necho "$@" >> {tmp_path}/cancelled\n',
         "scontrol": f'#!/bin/bash\necho "$@" >> {tmp_path}/requeued\n',
         "train": f'#!/bin/bash\nexec {sys.executable} {program} "$@"\n',

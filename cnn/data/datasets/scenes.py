@@ -28,7 +28,7 @@ CLOTHES_OF = np.array([0, 1, 0, 2, 0, 3, 0, 3, 4, 3])  # by Fashion-MNIST's labe
 
 
 class Scenes(InMemory):
-    """8000 / 200 / 400 grey pictures of 128x128 with one to five items, each 24 to 60 pixels large.
+    """8000 / 200 / 400 grey pictures of 128x128 with one to five items, each 28 to 60 pixels large.
 
     Args:
       name: of the data set.
