@@ -81,6 +81,18 @@ def test_a_row_goes_stale_with_its_config_and_its_code(tmp_path, monkeypatch):
     assert reproduce.jobs(tiny_study, [row], None, results) == []
 
 
+def test_one_seed_is_also_held_to_the_seeds_that_are_kept(tmp_path):
+    row = Row("a", DIGITS, {}, 60.0, 5.0, "a paper")
+    tiny_study, kept, fresh = made([row], tmp_path), Results(tmp_path / "kept.csv"), Results(tmp_path / "fresh.csv")
+    hashes = {"config": row.config_hash(), "code": row.code_hash()}
+    for seed in range(3):
+        kept.add(result(seed=seed, value=0.52, **hashes))
+    for value, others, wrong in ((0.54, None, 1), (0.54, kept, 0), (0.57, None, 0), (0.46, kept, 1), (0.66, kept, 1)):
+        fresh.add(result(value=value, **hashes))
+        lines = [[verdicts.line(tiny_study, row, one)] if one else [] for one in (fresh, others)]
+        assert len(reproduce.problems(*lines)) == wrong, value
+
+
 def test_the_code_hash_sees_code_alone(tmp_path):
     texts = ["x = 1  # one\n", '"""Says why."""\n\nx = 1\n', "x = 2\n"]
     found = []
