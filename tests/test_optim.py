@@ -266,7 +266,7 @@ def test_clipping_by_the_global_norm():
         np.testing.assert_allclose(found[name] - p, (free[name] - p) * 0.5 / norm, rtol=1e-4, atol=1e-6)
     loose = run("sgd", GRADS[:1], weight_decay=0.0, clip_norm=10 * norm)
     for name in free:
-        np.testing.assert_allclose(loose[name], free[name], rtol=1e-5)  # rounding: another program
+        np.testing.assert_allclose(loose[name], free[name], rtol=3e-6)  # rounding: another program
 
 
 def test_adaptive_clipping_is_per_unit_and_relative_to_the_weights():

@@ -51,14 +51,11 @@ def marked(name):
 @pytest.mark.parametrize("name", [marked(name) for name in ROWS])
 def test_logits(name):
     stored, layout, model, variables, image = network(name)
-    # One compilation for a whole deep network costs more than running its few shapes one by one would, but
-    # XLA's optimizations are not what is tested here.
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     if "aux" in stored:  # which are made while training only; without dropout and batch statistics it is the same
         run = functools.partial(model.clone(bn="frozen", dropout=0.0).apply, train=True)
     else:
         run = functools.partial(model.apply, train=False)
-    found = jax.jit(run, compiler_options=options)(variables, image)
+    found = jax.jit(run)(variables, image)
     for key in {"logits", "aux"} & stored.keys():
         want, every = stored[key], int(stored.get("every", 1))
         part = np.asarray(found[key])[0][(slice(None, None, every),) * (want.ndim - 1)]
