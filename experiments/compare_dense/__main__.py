@@ -2,6 +2,7 @@
 
     python -m experiments.compare_dense                       # all data sets, five seeds
     python -m experiments.compare_dense --cases mnist1d --seeds 3
+    python -m experiments.compare_dense --costs               # only times and memory; prints that part of the report
 
 Writes report.md, report.html (one page, nothing else needed) and PNG figures to --out. Every number is kept in
 numbers.jsonl there; the same command goes on where it was interrupted.
@@ -12,13 +13,22 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from cnn import flags
 from cnn.errors import UserError, unknown
 from cnn.process import prepare
 from experiments.compare_dense import claims, report
-from experiments.compare_dense.cases import CASES
+from experiments.compare_dense.cases import CASES, RATES, Case, networks
+from experiments.compare_dense.learner import Learner
 from experiments.compare_dense.measure import Notes, opened, run_case
+
+
+def costs(case: Case) -> list[dict[str, Any]]:
+    """What each network of a case costs, untrained: the learning rate changes no time."""
+    info, train, _ = opened(case)
+    made = networks(case, train[info.input_key].shape[1:], info.num_classes)
+    return [{"network": one, "costs": Learner(case, one, info, train, RATES[0]).costs(train)} for one in made]
 
 
 def main(argv: list[str]) -> int:
@@ -27,10 +37,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cases", nargs="+", default=list(CASES), help=f"of {', '.join(CASES)}; at least one grid")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each network, at least 2")
     parser.add_argument("--out", default="runs/compare_dense", help="folder")
+    parser.add_argument("--costs", action="store_true", help="only times and memory; nothing is trained or written")
     args, _ = parser.parse(argv)
     for name in args.cases:
         if name not in CASES:
             raise unknown("case", name, CASES)
+    if args.costs:
+        prepare()
+        rows = {name: (CASES[name], costs(CASES[name]), (), 0) for name in args.cases}
+        print("\n".join(report.section(claims.costs(rows), {})[1:]))
+        return 0
     if args.seeds < 2:
         raise UserError("--seeds must be at least 2: one run has no interval")
     if all(CASES[name].tabular for name in args.cases):

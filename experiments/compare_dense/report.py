@@ -62,12 +62,17 @@ def markdown(claims: list[Claim], figures: dict[str, str], about: str) -> str:
     lines = ["# Convolutional against dense networks", "", about, "", "| claim | verdict |", "|---|---|"]
     lines += [f"| {claim.claim} | {claim.verdict} |" for claim in claims]
     for claim in claims:
-        lines += ["", f"## {claim.title}", "", claim.claim, "", _row(claim.head), _row(["---"] * len(claim.head))]
-        lines += [_row(cells) for cells in claim.table]
-        if claim.title in figures:
-            lines += ["", f"![{claim.title}]({figures[claim.title]})"]
-        lines += ["", f"**Verdict:** {claim.verdict}."]
+        lines += section(claim, figures)
     return "\n".join(lines) + "\n"
+
+
+def section(claim: Claim, figures: dict[str, str]) -> list[str]:
+    """Lines of Markdown: a claim, what was measured, the verdict."""
+    lines = ["", f"## {claim.title}", "", claim.claim, "", _row(claim.head), _row(["---"] * len(claim.head))]
+    lines += [_row(cells) for cells in claim.table]
+    if claim.title in figures:
+        lines += ["", f"![{claim.title}]({figures[claim.title]})"]
+    return [*lines, "", f"**Verdict:** {claim.verdict}."]
 
 
 def _row(cells: Any) -> str:

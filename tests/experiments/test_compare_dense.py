@@ -81,6 +81,12 @@ def test_mistakes_are_named(argv, message):
         verb.main(argv)
 
 
+def test_the_costs_alone_are_printed_and_nothing_is_written(tmp_path, capsys):
+    assert verb.main(["--costs", "--cases", "breast_cancer", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("| breast_cancer |") == 3 and "**Verdict:**" in said and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_the_report_is_whole(tmp_path, monkeypatch, capsys):
     short = {
