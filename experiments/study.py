@@ -192,7 +192,7 @@ def _digest(text: str) -> str:
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:  # an empty one is a value: {'flip': {}}
             yield from _flat(value, f"{above}{key}.")
         else:
             yield above + key, value
