@@ -23,18 +23,18 @@ from cnn import config
 def get_config(arg: str = "") -> ConfigDict:
     """The config; arg 'smoke' shrinks it to a few seconds."""
     c = config.default()
-    c.total_epochs = 3.0
+    c.total_epochs = 3.25
     c.model = ConfigDict({"name": "unet", "widths": (24, 48, 96, 192), "patch": 2})
     c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
 
     c.input.dataset = "scenes"
-    c.input.batch_size = 16
+    c.input.batch_size = 8
     c.input.train_transforms = ConfigDict({"flip": {}})
     c.input.mean, c.input.std = (0.36,), (0.2,)
 
     c.optim.name = "muon"
     c.optim.lr = 1e-2
-    c.optim.weight_decay = 1e-4
+    c.optim.weight_decay = 0.2
     c.optim.ema_decay = 0.99
     c.schedule.name = "one_cycle"
     c.schedule.peak_fraction = 0.25

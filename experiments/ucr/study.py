@@ -5,7 +5,8 @@ with the rate halved on plateaus for 2000 epochs (MLP: AdaDelta, 5000), and the 
 Here: Adam 1e-3, a cosine to zero over the steps in SETS, the last weights. Tolerance: the larger of twice the
 published standard deviation and the half width of the 95 % Wilson interval of the published accuracy on that test
 set, rounded up to a half. It was set before the rows were run. The budgets are guesses by the size of the sets; one
-look at FCN (seed 0) was taken on four of them to see that the code works.
+look at FCN (seed 0) was taken on four of them to see that the code works. FCN on OSULeaf came out at 95.45 +- 1.03
+(3 seeds) with 750 steps, which are 60 epochs; its budget was then made four times as long, and nothing else changed.
 """
 
 from experiments.study import Row
@@ -27,10 +28,13 @@ SETS = {
 TIMES = {"series_fcn": 1, "series_resnet": 2, "series_inception_time": 4, "series_mlp": 0.1}  # of FCN's
 
 
-def row(model: str, dataset: str, expected: float, tolerance: float, source: str, size: str = "cpu") -> Row:
-    """One network on one set."""
+def row(
+    model: str, dataset: str, expected: float, tolerance: float, source: str, size: str = "cpu", longer: int = 1
+) -> Row:
+    """One network on one set; its budget of steps, or so many times it."""
     network = f"series_{model}"
     batch, steps, cost = SETS[dataset]
+    steps *= longer
     overrides = {
         "model.name": network,
         "input.dataset": f"ucr_{dataset}",
@@ -46,7 +50,7 @@ def row(model: str, dataset: str, expected: float, tolerance: float, source: str
 ROWS = [
     row("fcn", "gunpoint", 100.0, 1.5, REVIEW, "ci"),
     row("fcn", "italypowerdemand", 96.1, 1.5, REVIEW, "ci"),
-    row("fcn", "osuleaf", 97.7, 2.0, REVIEW),
+    row("fcn", "osuleaf", 97.7, 2.0, REVIEW, longer=4),
     row("fcn", "basicmotions", 100.0, 4.5, BAKE_OFF, "ci"),
     row("fcn", "japanesevowels", 99.3, 1.0, REVIEW, "ci"),
     row("resnet", "gunpoint", 99.1, 2.0, REVIEW),

@@ -19,7 +19,7 @@ from cnn.data.order import Draws
 from cnn.errors import UserError
 
 SIDE, MOST_ITEMS = 128, 5
-SIZES = {"train": 8000, "validation": 200, "test": 400}
+SIZES = {"train": 16_000, "validation": 200, "test": 400}
 TEXTURES = ("brick", "grass", "gravel")
 PARTS = {"train": (0, 256), "validation": (256, 384), "test": (384, 512)}  # rows of the photos
 # Fashion-MNIST's shirts, pullovers and coats are hard to tell apart at 28x28 even for people: they are one class here.
@@ -28,7 +28,7 @@ CLOTHES_OF = np.array([0, 1, 0, 2, 0, 3, 0, 3, 4, 3])  # by Fashion-MNIST's labe
 
 
 class Scenes(InMemory):
-    """8000 / 200 / 400 grey pictures of 128x128 with one to five items, each 28 to 60 pixels large.
+    """16,000 / 200 / 400 grey pictures of 128x128 with one to five items, each 28 to 60 pixels large.
 
     Args:
       name: of the data set.
