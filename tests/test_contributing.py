@@ -17,7 +17,7 @@ SWEPT = (
     sweep.test_contract_of_the_family,
     sweep.test_remat_drop_path_and_group_norm_are_taken,
     sweep.test_numbers,
-    functools.partial(sweep.test_dilation_keeps_resolution_and_parameters, output_stride=8),
+    sweep.test_dilation_keeps_resolution_and_parameters,
 )
 
 
@@ -40,6 +40,6 @@ def test_the_example_counts_as_the_paper_s_network(nin):
     sweep.check_contract(models.build_model("nin", {"num_classes": CLASSES}), INPUT, out, variables, 1, CLASSES)
 
 
-@pytest.mark.parametrize("check", SWEPT, ids=lambda check: getattr(check, "__name__", "dilation"))
+@pytest.mark.parametrize("check", SWEPT, ids=lambda check: check.__name__)
 def test_the_sweeps_hold_for_the_example(nin, check):
     check(functools.partial(nin.NiN, **nin.NiN.TINY), size=nin.NiN.TINY_INPUT)
