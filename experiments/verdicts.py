@@ -108,7 +108,7 @@ def strongest(row: Row, stored: Sequence[Result]) -> tuple[str, float] | None:
 
 
 def comparisons(study: Study, results: Results, seeds: int | None = None) -> dict[tuple[str, str], Comparison]:
-    """The study's pairs over the seeds that both have; pairs with a stale or missing side are left out."""
+    """The study's pairs over at least two seeds that both have; pairs with a stale or missing side are left out."""
     found = {}
     for names in study.compare:
         sides = []
@@ -116,7 +116,7 @@ def comparisons(study: Study, results: Results, seeds: int | None = None) -> dic
             stored = [] if stale(study, row, results) else results.of(row)
             sides.append(values(row, [r for r in stored if seeds is None or r.seed < seeds]))
         shared = sorted(sides[0].keys() & sides[1].keys())
-        if shared:
+        if len(shared) > 1:
             found[names] = paired_t(*([side[seed] for seed in shared] for side in sides))
     return found
 

@@ -144,6 +144,7 @@ def test_the_table(tmp_path):
     assert (tmp_path / "results.png").read_bytes()[:4] == b"\x89PNG"
     two = [verdicts.line(tiny_study, row, results, 2) for row in tiny_study.rows]
     assert two[0].measured.n == 2
+    assert verdicts.comparisons(tiny_study, results, 2) and not verdicts.comparisons(tiny_study, results, 1)
 
 
 @pytest.mark.slow
