@@ -1,7 +1,7 @@
 """All that is measured about one trained network and one input."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -87,6 +87,7 @@ def look(
     to_network: Any,
     pattern: str = "",
     examples: Sequence[np.ndarray] = (),
+    say: Callable[[str], None] = lambda part: None,
 ) -> Findings:
     """Measures everything.
 
@@ -95,6 +96,7 @@ def look(
       to_network: raw batch [n, *space, c] -> what the network takes, float32.
       pattern: regex that chooses layers by name; '' for the stages.
       examples: more raw inputs of the same shape, for statistics and the patches that excite a channel.
+      say: is told what is measured next.
 
     Raises:
       UserError: `pattern` matches nothing.
@@ -102,6 +104,7 @@ def look(
     x = np.asarray(to_network(raw[None]), np.float32)
     trace = network.trace(x.shape)
     layers = chosen(trace, pattern)
+    say("feature maps")
     stages = [a for a in (layers if pattern else trace.stages) if a.spatial]
     values = {
         key: value[0] for key, value in network.read(x, list(trace.layers), before=True).items()
@@ -117,6 +120,7 @@ def look(
         logits = values[trace.outputs["logits"]]
         probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         target = int(logits.argmax())
+        say("Grad-CAM and occlusion")
         found = grad_cam(network, x, target, names) if names else {}
         cams = {
             key: over_input(cam, trace.layers[key], x.shape[1:-1]) for key, cam in found.items()
@@ -128,6 +132,18 @@ def look(
     measured = layers if pattern else list(trace.layers.values())
     if not pattern and len(measured) > MEASURED:
         measured = [a for a in measured if a.aliases]
+    say("effective receptive fields")
+    effective = effective_field(network, x, names)
+    excited, patches = {}, {}
+    for key in names:
+        say(f"what excites {key}")
+        excited[key] = excite(network, key, channels[key][:MADE], raw.shape, limits)
+        if examples:
+            patches[key] = top_patches(network, batch, key, channels[key][:MADE])
+    say("statistics of all layers")
+    active = activity(network, batch)
+    say("shifts, rotation and halving")
+    errors = equivariance(network, x, [a.name for a in measured])
     return Findings(
         name=name,
         card=card,
@@ -144,16 +160,12 @@ def look(
         cams=cams,
         occluded=occluded,
         window=window,
-        effective=effective_field(network, x, names),
-        excited={
-            key: excite(network, key, channels[key][:MADE], raw.shape, limits) for key in names
-        },
-        patches={key: top_patches(network, batch, key, channels[key][:MADE]) for key in names}
-        if len(examples)
-        else {},
-        examples=stacked if len(examples) else None,
-        activity=activity(network, batch),
-        equivariance=equivariance(network, x, [a.name for a in measured]),
+        effective=effective,
+        excited=excited,
+        patches=patches,
+        examples=stacked if examples else None,
+        activity=active,
+        equivariance=errors,
         batch=len(batch),
     )
 

@@ -9,6 +9,8 @@ what excites a channel, Grad-CAM, occlusion, receptive fields, dead units, equiv
 
 import json
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,19 @@ from cnn.workdir import to_json
 
 
 def inspect(
-    predictor: Predictor, path: Any, name: str, layers: str = "", examples: tuple[Any, ...] = ()
+    predictor: Predictor,
+    path: Any,
+    name: str,
+    layers: str = "",
+    examples: tuple[Any, ...] = (),
+    say: Callable[[str], None] = lambda part: None,
 ) -> Findings:
     """Everything that is measured of one input (a file or an array).
 
     Args:
       layers: regex over the names of layers; '' for the network's stages.
       examples: more inputs, for statistics and the patches that excite a channel.
+      say: is told what is measured next.
     """
     key, task = predictor.card["input"], predictor.built.task
     raw = predictor.example(path)[key]
@@ -45,7 +53,7 @@ def inspect(
     variables = jax.device_put(jax.device_get(predictor.variables), jax.local_devices()[0])
     network = Network(predictor.built.model, variables)
     to_network = jax.jit(lambda batch: task.inputs({key: batch}))
-    return look(name, predictor.card, network, raw, to_network, layers, more)
+    return look(name, predictor.card, network, raw, to_network, layers, more, say)
 
 
 def as_json(f: Findings) -> dict[str, Any]:
@@ -120,7 +128,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"--out '{folder}' cannot be made: {error.strerror}; choose another folder"
         ) from error
-    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more)
+    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more, _say)
+    _say("pictures and page")
     page, pictures = story.write(found, folder, at)
     if args.json:
         print(
@@ -137,6 +146,10 @@ def main(argv: list[str]) -> int:
             f"{page} ({page.stat().st_size / 1e6:.1f} MB, opens without a network) and {len(pictures)} PNG files"
         )
     return 0
+
+
+def _say(part: str) -> None:
+    print(f"inspect: {part} ...", file=sys.stderr, flush=True)
 
 
 def _slice(index: int, shape: tuple[int, ...]) -> float:

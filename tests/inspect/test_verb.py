@@ -85,7 +85,9 @@ def test_the_command_writes_pictures_a_page_and_numbers(run, capfd):
     out = run / "out"
     argv = ["inspect", f"--workdir={run / 'run'}", str(run / "data" / "0.png"), f"--out={out}"]
     assert cli.main([*argv, f"--data={run / 'data'}", "--examples=3", "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
+    said = capfd.readouterr()
+    found = json.loads(said.out)
+    assert "inspect: what excites " in said.err and "pictures and page" in said.err
     page = sound(out / "index.html")
     told = " ".join(page.headings)
     for step in (
