@@ -6,7 +6,8 @@ gives 0.167), or within 0.02 where it is far from solved; a loss of copy memory 
 
 TCN: the authors' window, width and optimizer, with six levels in place of eight at the CPU's sizes (a receptive field
 of 757 and 883 steps is enough). LSTM and GRU: about as many parameters as the authors' TCN; their learning rates are
-ours.
+ours. Copy memory at the CPU's size anneals the rate: constant as in the paper, RMSprop kept throwing the solved TCN
+back (seed 0: training loss 1.5e-5 at step 3900, 0.096 at 4000; its test loss of 0.122 was seen before the change).
 """
 
 from experiments.study import Row
@@ -16,6 +17,7 @@ PAPER = "Bai et al. 2018 (arXiv 1803.01271), table 1"
 RECURRENT = "experiments/tcn/recurrent.py"
 WIDTHS = {("adding", "lstm"): "130", ("adding", "gru"): "150", ("copy", "lstm"): "50", ("copy", "gru"): "60"}
 STEPS = "4000"  # at the CPU's sizes
+ANNEALED = {"copy": {"schedule.name": "cosine"}}  # likewise
 EPOCHS = "30"  # at the paper's
 
 
@@ -29,7 +31,7 @@ def rows(task: str, config: str, metric: str, length: int, long: int, published:
             path = f"{RECURRENT}:{task}"
             changed = {"model.name": f"experiments.recurrent:{network}", "model.width": WIDTHS[task, network]}
         levels = {"model.levels": "6"} if network == "tcn" else {}
-        short = {"input.dataset": f"{name}_t{length}", "total_steps": STEPS, **levels}
+        short = {"input.dataset": f"{name}_t{length}", "total_steps": STEPS, **levels, **ANNEALED.get(task, {})}
         whole = {"input.dataset": f"{name}_t{long}", "total_epochs": EPOCHS}
         small.append(
             Row(f"{network}_{task}_t{length}", path, changed | short, metric=metric, seeds=3, minutes=6)
