@@ -55,7 +55,7 @@ def run(study: Study, todo: Sequence[tuple[Row, int]], results: Results, above: 
         folder = workdir(study, row, seed, above)
         folder.mkdir(parents=True, exist_ok=True)
         what = f"{study.name}: {row.name}, seed {seed} (about {row.minutes:g} min): {folder}"
-        print(what, file=sys.stderr, flush=True)
+        print(f"{what}\n", end="", file=sys.stderr, flush=True)  # in one piece: other threads print too
         command = [sys.executable, "-m", "cnn.train", *row.arguments(seed, str(folder.resolve()))]
         with open(folder / "output.txt", "a", encoding="utf-8") as output:
             done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
