@@ -20,9 +20,9 @@ OPEN = ("model", "task", *TRANSFORMS)
 class Parser(argparse.ArgumentParser):
     """argparse, but an error is a UserError and an unknown flag names the nearest one."""
 
-    def __init__(self, verb: str, description: str):
+    def __init__(self, verb: str, description: str, program: str = "cnn"):
         super().__init__(
-            prog=f"cnn {verb}",
+            prog=f"{program} {verb}",
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,

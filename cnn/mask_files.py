@@ -6,15 +6,19 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cnn.figures import class_colours
+from cnn.paths import output_folder
 from cnn.transforms.masks import nearest
 
 
 class MaskFolder:
-    """Where masks are written, each under its picture's name; a name that comes twice gets a number."""
+    """Where masks are written, each under its picture's name; a name that comes twice gets a number.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
 
     def __init__(self, folder: str):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = output_folder(folder, "--masks")
         self._taken: dict[str, int] = {}
 
     def write(self, picture: str, mask: UInt8[np.ndarray, "h w"], size: tuple[int, int] | None = None) -> str:

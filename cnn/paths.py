@@ -1,7 +1,10 @@
 """Where cnn keeps things outside of a run's workdir, and where its checkout is."""
 
 import os
+import tempfile
 from pathlib import Path
+
+from cnn.errors import UserError
 
 
 def cache_dir() -> Path:
@@ -19,6 +22,22 @@ def data_dir() -> Path:
     """Prepared data sets where a config names no place: `$CNN_DATA_DIR`, `$TFDS_DATA_DIR`, the cache."""
     chosen = os.environ.get("CNN_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
     return Path(chosen).expanduser() if chosen else cache_dir() / "data"
+
+
+def output_folder(path: str | Path, flag: str) -> Path:
+    """The folder that a flag names, made where it is missing.
+
+    Raises:
+      UserError: it is a file, or cannot be made or written.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # no name that another process could take away
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} '{path}' cannot be written: {error.strerror}; choose another folder") from error
+    return folder
 
 
 def checkout() -> Path | None:

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn.errors import UserError
+from cnn.paths import output_folder
 
 # Fields that may differ when a run is taken up again: they do not change what is learned.
 FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.",
@@ -55,13 +56,7 @@ class Workdir:
             self.path = Path(tempfile.mkdtemp(prefix="cnn-run-"))
             self._fetch()
         else:
-            self.path = Path(path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):  # no name that another process of the run could take away
-                pass
-        except OSError as error:
-            raise UserError(f"workdir '{path}' cannot be written: {error.strerror}; use another --workdir") from error
+            self.path = output_folder(path, "--workdir")
         self.checkpoints = (self._bucket or self.path.absolute()) / "checkpoints"  # Orbax takes no relative path
         self.figures = self.path / "figures"
         self.metrics = self.path / "metrics.jsonl"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from cnn import flags
 from cnn.errors import UserError
+from cnn.paths import output_folder
 from experiments import study as studies
 from experiments import verdicts
 from experiments.results import Results, from_summary, stale
@@ -132,8 +133,7 @@ def problems(lines: Sequence[verdicts.Line], kept: Sequence[verdicts.Line] = ())
 
 def main(argv: list[str]) -> int:
     """The command line."""
-    parser = flags.Parser("reproduce", __doc__)
-    parser.prog = "python -m experiments.reproduce"
+    parser = flags.Parser("experiments.reproduce", __doc__, "python -m")
     parser.add_argument("study", nargs="?", help=f"one of {', '.join(studies.names())}")
     parser.add_argument("--list", action="store_true", help="every study with its rows and what they cost")
     parser.add_argument("--rows", nargs="+", default=[], metavar="GLOB", help="only rows of these names")
@@ -159,13 +159,15 @@ def main(argv: list[str]) -> int:
     rows = study.chosen(args.rows, SIZES[: SIZES.index(args.size) + 1] if args.size else SIZES)
     failed: list[str] = []
     if not args.table:
+        above = output_folder(args.workdir, "--workdir")
+        output_folder(results.path.parent, "--results: the folder")
         if args.rerun:
             for row in rows:
                 results.drop(row)
                 for seed in range(args.seeds or row.seeds) if not row.of else ():
-                    shutil.rmtree(workdir(study, row, seed, Path(args.workdir)), ignore_errors=True)
+                    shutil.rmtree(workdir(study, row, seed, above), ignore_errors=True)
         todo = shard_of(args.shard, jobs(study, rows, args.seeds, results))
-        failed = run(study, todo, results, Path(args.workdir), args.jobs)
+        failed = run(study, todo, results, above, args.jobs)
     lines = [verdicts.line(study, row, results, args.seeds) for row in rows]
     tests = verdicts.comparisons(study, results, args.seeds)
     text = verdicts.table(study, lines, tests)

@@ -40,7 +40,7 @@ def run(spec: str, overrides: dict[str, str], seeds: int, workdir: Path) -> list
 
 def main(argv: list[str]) -> int:
     """The command line."""
-    parser = flags.Parser("seeds", __doc__)
+    parser = flags.Parser("experiments.seeds", __doc__, "python -m")
     parser.add_config()
     parser.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, ...")
     parser.add_argument("--workdir", default="", help="default: runs/seeds/CONFIG")

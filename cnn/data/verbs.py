@@ -9,6 +9,7 @@ from cnn import config as configs
 from cnn import flags
 from cnn.data import DATASETS, Dataset, open_dataset
 from cnn.errors import UserError, unknown
+from cnn.paths import output_folder
 from cnn.transforms import build_transforms, check_transforms
 
 ABOUT = {
@@ -74,8 +75,7 @@ def show(config: Any, args: Any) -> int:
     stats = {split: checks.statistics(dataset, split) for split in splits}
     transforms = build_transforms(config.input.train_transforms)
     check_transforms(transforms, dataset.info)
-    out = Path(args.out or f"data_{dataset.info.name}")
-    out.mkdir(parents=True, exist_ok=True)
+    out = output_folder(args.out or f"data_{dataset.info.name}", "--out")
     drawn = args.split or splits[0]
     files = []
     if dataset.info.target_key == "label" or dataset.info.input_key == "image":

@@ -23,6 +23,7 @@ from cnn.inspect import story
 from cnn.inspect.attribution import effective_size
 from cnn.inspect.findings import Findings, look
 from cnn.inspect.network import Network
+from cnn.paths import output_folder
 from cnn.predict import IMAGES, SERIES, Predictor, add_network, chosen, files
 from cnn.workdir import to_json
 
@@ -121,13 +122,7 @@ def main(argv: list[str]) -> int:
     suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
     more = tuple(files([args.data], suffixes))[: args.examples] if args.data else ()
     at = _slice(args.slice, predictor.example(args.path)[predictor.card["input"]].shape)
-    folder = Path(args.out) if args.out else Path(args.workdir) / "inspect" / Path(args.path).stem
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out '{folder}' cannot be made: {error.strerror}; choose another folder"
-        ) from error
+    folder = output_folder(args.out or Path(args.workdir) / "inspect" / Path(args.path).stem, "--out")
     found = inspect(predictor, args.path, Path(args.path).name, args.layers, more, _say)
     _say("pictures and page")
     page, pictures = story.write(found, folder, at)

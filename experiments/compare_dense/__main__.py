@@ -12,11 +12,11 @@ import os
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from cnn import flags
 from cnn.errors import UserError, unknown
+from cnn.paths import output_folder
 from cnn.process import prepare
 from experiments.compare_dense import claims, report
 from experiments.compare_dense.cases import CASES, RATES, Case, networks
@@ -33,7 +33,7 @@ def costs(case: Case) -> list[dict[str, Any]]:
 
 def main(argv: list[str]) -> int:
     """The command line."""
-    parser = flags.Parser("compare_dense", __doc__)
+    parser = flags.Parser("experiments.compare_dense", __doc__, "python -m")
     parser.add_argument("--cases", nargs="+", default=list(CASES), help=f"of {', '.join(CASES)}; at least one grid")
     parser.add_argument("--seeds", type=int, default=5, help="trainings of each network, at least 2")
     parser.add_argument("--out", default="runs/compare_dense", help="folder")
@@ -52,8 +52,7 @@ def main(argv: list[str]) -> int:
     if all(CASES[name].tabular for name in args.cases):
         raise UserError("--cases needs at least one that is not tabular: " + ", ".join(CASES))
     prepare()
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output_folder(args.out, "--out")
     notes, begun = Notes(folder / "numbers.jsonl"), time.perf_counter()
 
     def say(text: str) -> None:

@@ -35,8 +35,8 @@ def start(target: str, argv: list[str]) -> int:
     """`launch TARGET`: the plan and, after a yes, what it says."""
     provider = PROVIDERS[target]
     cut = argv.index("--") if "--" in argv else len(argv)
-    parser = Parser("", f"{provider.about}\n\nAfter '--': flags of `cnn train`, or a program of your own.")
-    parser.prog = f"{PROG} {target}"
+    about = f"{provider.about}\n\nAfter '--': flags of `cnn train`, or a program of your own."
+    parser = Parser(target, about, PROG)
     parser.add_argument("--name", required=True, help="of the launch; the same again resumes it")
     parser.add_argument("--root", default=str(record.ROOT), help="folder of all launches")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
@@ -100,8 +100,7 @@ def begin(launch: Launch, provider: Provider) -> int:
 
 def named(verb: str, argv: list[str], more: Callable[[Parser], None] = lambda parser: None) -> tuple:
     """The launch that `verb NAME` is about, its provider, and the flags."""
-    parser = Parser("", VERBS[verb][1])
-    parser.prog = f"{PROG} {verb}"
+    parser = Parser(verb, VERBS[verb][1], PROG)
     parser.add_argument("launch", metavar="NAME")
     parser.add_argument("--root", default=str(record.ROOT), help="folder of all launches")
     more(parser)
@@ -179,8 +178,7 @@ def resume(argv: list[str]) -> int:
 
 def listing(argv: list[str]) -> int:
     """`launch list`."""
-    parser = Parser("", VERBS["list"][1])
-    parser.prog = f"{PROG} list"
+    parser = Parser("list", VERBS["list"][1], PROG)
     parser.add_argument("--root", default=str(record.ROOT), help="folder of all launches")
     args, _ = parser.parse(argv)
     root = Path(args.root)

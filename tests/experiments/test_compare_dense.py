@@ -74,6 +74,7 @@ def test_numbers_of_other_code_are_not_used(tmp_path):
         (["--cases", "mnist"], "Did you mean 'mnist1d'"),
         (["--seeds", "1"], "at least 2"),
         (["--cases", "breast_cancer"], "not tabular"),
+        (["--out", "/proc/x"], "--out '/proc/x' cannot be written"),
     ],
 )
 def test_mistakes_are_named(argv, message):

@@ -186,7 +186,7 @@ def test_a_tiny_study_from_end_to_end(tmp_path, monkeypatch, capsys):
     rows[0] = Row("a", DIGITS, overrides, 200.0, 1.0, "a paper", size="ci", seeds=2)
     assert reproduce.main([*base, "--rows", "a", "--check"]) == 1
     assert "is outside 200 +- 1" in capsys.readouterr().err
-    for wrong in ("--shard=2/2", "--shard=x", "--seeds=0"):
+    for wrong in ("--shard=2/2", "--shard=x", "--seeds=0", "--workdir=/proc/x", "--results=/proc/x/results.csv"):
         with pytest.raises(UserError):
             reproduce.main([*base, wrong])
 

@@ -159,7 +159,7 @@ MISTAKES = [
     ("{data}/0.png --slice=2", "--slice is for volumes"),
     ("{data}/0.png --examples=0", "must be positive"),
     ("{data}/0.png --data={run}/nothing", "is no file, no folder"),
-    ("{data}/0.png --out={data}/0.png", "cannot be made"),
+    ("{data}/0.png --out={data}/0.png", "cannot be written"),
     ("{data}/0.png --layer=x", "Did you mean '--layers'"),
     ("{run}/run/summary.json", "summary.json"),
 ]

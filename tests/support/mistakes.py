@@ -137,6 +137,7 @@ CASES = [
     Case("unknown list kind", "list modles", "unknown kind 'modles'. Did you mean 'models'"),
     Case("unknown list name", "list models resnet81", "unknown model 'resnet81'. Did you mean 'resnet18'"),
     Case("unknown data action", "data chekc digits", "unknown action of `cnn data` 'chekc'. Did you mean 'check'"),
+    Case("data shown where nothing can be written", "data show --config={config} --out=/proc/w", "/proc/w' cannot be"),
     Case("data without a name", "data show", "takes a NAME or --config=FILE"),
     Case("unknown data set name", "data check digit", "unknown dataset 'digit'. Did you mean 'digits'"),
     # Config files
@@ -315,7 +316,7 @@ CASES = [
          "unknown pretrained network 'resnet18'"),
     # Workdirs
     Case("workdir is a file", "train --config={config} --workdir={config}", "cannot be written"),
-    Case("workdir below a file", "train --config={config} --workdir={config}/w", "Not a directory; use another"),
+    Case("workdir below a file", "train --config={config} --workdir={config}/w", "Not a directory; choose another"),
     Case("workdir that cannot be written", "train --config={config} --workdir=/proc/w", "/proc/w' cannot be written"),
     # Evaluate and predict
     Case("evaluate nothing", "evaluate --workdir={here}/no", "does not exist"),
