@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.errors import UserError, unknown
+from cnn.paths import output_folder
 from cnn.workdir import write_text
 
 ROOT = Path("runs/launch")
@@ -57,8 +58,12 @@ class Launch:
         return self.root / self.name
 
     def save(self) -> None:
-        """Writes launch.json, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Writes launch.json, whole or not at all.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        output_folder(self.folder, "--root: the folder")
         fields = {key: value for key, value in dataclasses.asdict(self).items() if key != "root"}
         write_text(self.folder / "launch.json", json.dumps(fields, indent=2) + "\n")
 
@@ -76,9 +81,9 @@ class Launch:
         """Holds the launch against a second controller; the hold goes with the process, however it ends.
 
         Raises:
-          UserError: another process runs it.
+          UserError: another process runs it, or the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        output_folder(self.folder, "--root: the folder")
         with open(self.folder / ".lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -189,6 +189,11 @@ def test_wrong_numbers(tmp_path, flags):
         main(["local", "--name=run1", f"--root={tmp_path}", *flags, "--dry-run", "--", "true"])
 
 
+def test_a_root_that_cannot_be_written():
+    with pytest.raises(UserError, match="--root: the folder '/proc/x/run1' cannot be written"):
+        main(["local", "--name=run1", "--root=/proc/x", "--yes", "--", "true"])
+
+
 def test_unknown_verbs_and_launches(tmp_path):
     with pytest.raises(UserError, match="Did you mean 'status'"):
         main(["statsu", "run1"])
