@@ -1,4 +1,4 @@
-"""Where cnn keeps things outside of a run's workdir, and where its checkout is."""
+"""Where cnn keeps things outside of a run's workdir, where its checkout is, and the folders that flags name."""
 
 import os
 import tempfile

@@ -39,7 +39,7 @@ class Results:
     """The file of one study.
 
     Args:
-      path: created by the first `add`.
+      path: created by the first `add`, in a folder that exists.
 
     Raises:
       UserError: the file is not one of ours.
@@ -79,7 +79,6 @@ class Results:
         for _, result in sorted(self.found.items()):
             values = dataclasses.asdict(result) | {"baselines": json.dumps(dict(sorted(result.baselines.items())))}
             lines.append(",".join(_quoted(str(values[name])) for name in FIELDS))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, "\n".join(lines) + "\n")
 
 
