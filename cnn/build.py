@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnn.data.info import DatasetInfo
 from cnn.data.pipeline import EvalBatches, example_shape
 from cnn.data.sources import Source
 from cnn.errors import UserError
-from cnn.mesh import make_mesh, on_cpu, parts, process_share
+from cnn.features import DatasetInfo
+from cnn.mesh import data_parallel_size, make_mesh, on_cpu, process_share
 from cnn.models import build_model
 from cnn.state import init_variables
 from cnn.tasks import build_task
@@ -113,7 +113,7 @@ def _options(group: ConfigDict) -> dict[str, Any]:
 def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatches:
     """A split in order, padded; the batch size is rounded up to a multiple of the parts of the mesh."""
     size = batch_size or built.config.eval.batch_size
-    cut = parts(built.mesh)
+    cut = data_parallel_size(built.mesh)
     return EvalBatches(
         source,
         build_transforms(built.config.input.eval_transforms),

@@ -24,7 +24,7 @@ VERBS: dict[str, Entry] = {
     "convert": Entry("cnn.convert.verb:main", "weights of PyTorch, timm, torchvision as a checkpoint"),
     "inspect": Entry("cnn.inspect.verb:main", "look inside a trained network on an input of yours"),
     "report": Entry("cnn.report:main", "one page about a run, or about several with intervals"),
-    "data": Entry("cnn.data.verbs:main", "prepare, show and check a data set"),
+    "data": Entry("cnn.data.tools.verbs:main", "prepare, show and check a data set"),
     "preflight": Entry("cnn.preflight.verb:main", "compile for a TPU that is not here: memory, time, cost, verdict"),
     "list": Entry("cnn.listing:main", "what there is: models, tasks, datasets, transforms, configs"),
     "doctor": Entry("cnn.doctor:main", "versions, devices, caches; what is missing and how to mend it"),

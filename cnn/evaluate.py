@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn import checkpoint, distributed, flags, metrics
 from cnn import config as configs
+from cnn import distributed, flags
 from cnn.build import Built, build, eval_batches, network_shape
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated, to_global
 from cnn.process import prepare
+from cnn.run import checkpoint
+from cnn.run.workdir import to_json
+from cnn.scoring import sums as metrics
 from cnn.shapes import Batch
 from cnn.step import make_eval_step
-from cnn.workdir import to_json
 
 AHEAD = 2  # batches in flight
 

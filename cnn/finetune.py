@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from cnn import checkpoint, tree
+from cnn import tree
 from cnn.convert import pretrained
 from cnn.errors import UserError
+from cnn.run import checkpoint
 
 
 def load_into(

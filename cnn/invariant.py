@@ -25,7 +25,7 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from cnn.errors import UserError
-from cnn.mesh import DATA, parts
+from cnn.mesh import DATA, data_parallel_size
 from cnn.native import onednn
 from cnn.shapes import Batch
 
@@ -41,8 +41,8 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     ):
         if value != only:
             raise UserError(f"deterministic is 'invariant', which takes no {field}: leave it at {only!r}")
-    if shards % parts(mesh):
-        raise UserError(f"mesh.virtual_shards {shards} must be a multiple of the {parts(mesh)} device(s)")
+    if shards % data_parallel_size(mesh):
+        raise UserError(f"mesh.virtual_shards {shards} must be a multiple of the {data_parallel_size(mesh)} device(s)")
     if batch % shards:
         raise UserError(f"input.batch_size {batch} must be a multiple of mesh.virtual_shards {shards}")
     onednn.use_threads(1)
@@ -50,7 +50,7 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
 
 def in_shards(loss_and_grads: Callable[..., tuple], mesh: Mesh, shards: int) -> Callable[..., tuple]:
     """`loss_and_grads(params, stats, batch, rng)` as the mean over `shards` blocks of the batch, in a fixed order."""
-    share = shards // parts(mesh)
+    share = shards // data_parallel_size(mesh)
 
     def summed(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple:
         cut = jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), batch)

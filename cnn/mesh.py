@@ -62,7 +62,7 @@ def make_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(grid, (DATA, SPACE), axis_types=(AxisType.Auto,) * 2)
 
 
-def parts(mesh: Mesh) -> int:
+def data_parallel_size(mesh: Mesh) -> int:
     """How many parts the batch is cut into."""
     return mesh.shape[DATA]
 
@@ -75,7 +75,7 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
     Raises:
       UserError: the parts of an image do not fall on whole processes.
     """
-    owners = [[device.process_index for device in row] for row in mesh.devices.reshape(parts(mesh), -1)]
+    owners = [[device.process_index for device in row] for row in mesh.devices.reshape(data_parallel_size(mesh), -1)]
     mine = [i for i, row in enumerate(owners) if jax.process_index() in row]
     local, space = sum(row.count(jax.process_index()) for row in owners), len(owners[0])
     if local % space and space % local:
@@ -118,7 +118,7 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
         raise UserError(f"mesh.fsdp '{fsdp}' is not a regular expression: {error}") from error
     if rule and not any(rule.fullmatch(name) for name in names(abstract)):
         raise UserError(f"mesh.fsdp '{fsdp}' matches nothing; names look like {', '.join(names(abstract)[:3])}")
-    count = parts(mesh)
+    count = data_parallel_size(mesh)
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
         axes = [i for i, size in enumerate(leaf.shape) if size % count == 0 and size >= count]

@@ -20,8 +20,8 @@ from cnn.data.sources import Source
 from cnn.errors import UserError, unknown
 from cnn.mesh import (
     batch_sharding,
+    data_parallel_size,
     on_cpu,
-    parts,
     process_share,
     replicated,
     state_sharding,
@@ -119,7 +119,7 @@ class Plan:
         """The compiled update; it donates its state."""
         optim, mesh = self.config.optim, self.built.mesh
         # Over `space` arrays are split by their shapes: as they come.
-        batch = batch_sharding(mesh) if mesh.size == parts(mesh) else None
+        batch = batch_sharding(mesh) if mesh.size == data_parallel_size(mesh) else None
         return jax.jit(
             step.make_train_step(
                 self.built.model,
@@ -194,7 +194,7 @@ def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
 
 def _check_batch_size(config: ConfigDict, built: Built) -> None:
     """Raises UserError unless the batch divides over the devices and the micro-batches."""
-    cut = parts(built.mesh)
+    cut = data_parallel_size(built.mesh)
     devices = f"{cut} device(s)" if cut == built.mesh.size else f"{cut} parts of {built.mesh.size} devices"
     every = cut * config.optim.accumulate_steps
     if config.input.batch_size < 1 or config.input.batch_size % every:

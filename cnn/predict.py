@@ -20,23 +20,24 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from cnn import checkpoint, flags
 from cnn import config as configs
+from cnn import flags
 from cnn.build import build, info_from_card
 from cnn.convert.pretrained import PRETRAINED
 from cnn.convert.pretrained import folder as pretrained_folder
-from cnn.data.images import BadImage, decode_image
-from cnn.data.order import Draws
-from cnn.data.pipeline import transform_examples
+from cnn.draws import Draws
 from cnn.errors import UserError
-from cnn.mask_files import MaskFolder
-from cnn.mesh import parts, replicated, to_global
+from cnn.files.images import BadImage, decode_image
+from cnn.inference.mask_files import MaskFolder
+from cnn.inference.tiles import Tiling, tiled
+from cnn.inference.volumes import write_masks
+from cnn.mesh import data_parallel_size, replicated, to_global
 from cnn.process import prepare
+from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
-from cnn.tiles import Tiling, tiled
 from cnn.transforms import build_transforms
+from cnn.transforms.apply import transform_examples
 from cnn.transforms.image import as_channels, resized
-from cnn.volume_masks import write_masks
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SERIES = (".npy", ".csv")
@@ -84,7 +85,7 @@ class Predictor:
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             wanted = batch_size if len(examples) > batch_size else len(part)
-            wanted += -wanted % parts(self.built.mesh)
+            wanted += -wanted % data_parallel_size(self.built.mesh)
             found += self._batch(part + part[:1] * (wanted - len(part)))[: len(part)]  # one shape, one compilation
         return found
 
@@ -106,7 +107,7 @@ class Predictor:
             raise UserError(f"this network does {card['task']}, which has no answer for every pixel to be tiled")
         if x.ndim != len(card["input_shape"]) or card["input_shape"][-1] not in (None, x.shape[-1]):
             raise UserError(f"shape {x.shape}, but this network takes {tuple(card['input_shape'])}")
-        batch_size += -batch_size % parts(self.built.mesh)
+        batch_size += -batch_size % data_parallel_size(self.built.mesh)
 
         def predict(tiles: np.ndarray) -> np.ndarray:
             # Tiles are float32 here; bytes are told from them by their type.

@@ -19,9 +19,9 @@ from cnn import flags, html
 from cnn.errors import UserError
 from cnn.figures import figure
 from cnn.html import escape
-from cnn.metrics import mean_interval, wilson_interval
-from cnn.runs import Done, curve, groups, plain, read, scalars
-from cnn.workdir import flat, write_text
+from cnn.run.finished import Done, curve, groups, plain, read, scalars
+from cnn.run.workdir import flat, write_text
+from cnn.scoring.sums import mean_interval, wilson_interval
 
 FILE = "report.html"
 PARTS = {  # of a run's time, with what the clock calls them

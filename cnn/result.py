@@ -10,18 +10,18 @@ import numpy as np
 
 from cnn import distributed, report, tree
 from cnn.build import Built, eval_batches, model_card
-from cnn.checkpoint import versions
-from cnn.data.order import Draws
 from cnn.data.pipeline import load
 from cnn.data.sources import Source, targets
+from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator, scalars_text
 from cnn.figures import figure
 from cnn.plan import Plan
+from cnn.run.checkpoint import versions
+from cnn.run.workdir import Workdir
+from cnn.run.writers import read_metrics
 from cnn.stopping import Best
 from cnn.transforms import build_transforms
-from cnn.workdir import Workdir
-from cnn.writers import read_metrics
 
 WHOLE = 1 << 30  # bytes of a split that baselines and pictures may hold in memory
 

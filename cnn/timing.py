@@ -12,32 +12,8 @@ import jax.numpy as jnp
 
 from cnn import distributed
 from cnn.mesh import lockstep
-from cnn.paths import compile_cache_dir
 from cnn.plan import Plan
-
-_CACHE_EVENTS = {"/jax/compilation_cache/cache_hits": "hits", "/jax/compilation_cache/cache_misses": "misses"}
-cache_counts = {"hits": 0, "misses": 0}
-
-
-def _count(event: str, **_: Any) -> None:
-    if event in _CACHE_EVENTS:
-        cache_counts[_CACHE_EVENTS[event]] += 1
-
-
-def use_compile_cache() -> Path:
-    """Turns on JAX's persistent compilation cache (see cnn.paths)."""
-    folder = compile_cache_dir()
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if not _listening:
-        jax.monitoring.register_event_listener(_count)
-        _listening.append(True)
-    return folder
-
-
-_listening: list[bool] = []
+from cnn.process import cache_counts
 
 
 class Clock:

@@ -12,7 +12,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnn import distributed, flags
-from cnn.checkpoint import Checkpoints
 from cnn.data.pipeline import iterate
 from cnn.diagnose import diagnose
 from cnn.errors import UserError
@@ -23,11 +22,12 @@ from cnn.plan import Plan, make_plan
 from cnn.process import prepare
 from cnn.recalibrate import recalibrated
 from cnn.result import finish, leave, score_text, timing_text
+from cnn.run.checkpoint import Checkpoints
+from cnn.run.workdir import Workdir
+from cnn.run.writers import Progress, Writer
 from cnn.state import TrainState
 from cnn.stopping import EXIT_INTERRUPTED, Best, Deadline, Interrupts
 from cnn.timing import Clock, Profiler
-from cnn.workdir import Workdir
-from cnn.writers import Progress, Writer
 
 AHEAD = 2  # steps in flight: the host prepares the next ones and never waits for a value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.errors import UserError
-from cnn.workdir import write_text
+from cnn.run.workdir import write_text
 from experiments.study import ROOT, Row, Study
 
 

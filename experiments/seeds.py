@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cnn import flags
 from cnn.errors import UserError
-from cnn.metrics import mean_interval
+from cnn.scoring.sums import mean_interval
 
 
 def run(spec: str, overrides: dict[str, str], seeds: int, workdir: Path) -> list[dict]:

@@ -25,7 +25,7 @@ from cnn import flags
 from cnn.data import DATASETS
 from cnn.errors import UserError, unknown
 from cnn.models import MODELS
-from cnn.workdir import FREE
+from cnn.run.workdir import FREE
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("ci", "cpu", "tpu")  # in CI; minutes to hours on two cores; needs accelerators, shown with its command

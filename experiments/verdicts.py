@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cnn.figures import figure
-from cnn.metrics import Interval, mean_interval
-from cnn.statistics import Comparison, paired_t
+from cnn.scoring.sums import Interval, mean_interval
 from experiments.results import Result, Results, stale
+from experiments.statistics import Comparison, paired_t
 from experiments.study import Row, Study
 
 COLOURS = {"reproduced": "#2e7d32", "differs": "#c0504d", "inconclusive": "#b8860b", "measured": "#3b6ea5"}

@@ -23,7 +23,7 @@ RANKS = {
     "cnn.models": 3,
     "cnn.tasks": 4,
     "cnn.step": 5,
-    "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.verbs": 6, "cnn.doctor": 6,
+    "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.tools.verbs": 6, "cnn.doctor": 6,
     "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6, "cnn.preflight": 6,
     "configs": 7,
     "experiments": 8,

@@ -80,7 +80,7 @@ def test_two_runs_in_one_workdir(place, capfd):
 def test_a_disk_that_is_full(what, place, capfd, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place.here))
     if what in ("config", "summary"):
-        from cnn import workdir
+        from cnn.run import workdir
 
         real = workdir.Path.write_text
 
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full(what, place, capfd, monkeypatch):
 
         monkeypatch.setattr(workdir.Path, "write_text", write_text)
     else:
-        from cnn.checkpoint import ocp
+        from cnn.run.checkpoint import ocp
 
         method = {"checkpoint": "save_checkpointables_async", "asynchronous": "wait"}[what]
         real = getattr(ocp.training.Checkpointer, method)

@@ -206,7 +206,7 @@ def test_a_save_without_metadata_is_set_aside(tmp_path, capfd):
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
-    from cnn.workdir import Workdir
+    from cnn.run.workdir import Workdir
 
     with Workdir(str(tmp_path)).lock(), pytest.raises(UserError, match="in use by another run"):
         train.train(settings(), str(tmp_path))

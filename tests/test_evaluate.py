@@ -8,13 +8,13 @@ import pytest
 
 from cnn import evaluate, train
 from cnn.build import build, eval_batches
-from cnn.checkpoint import find, load_variables
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches
 from cnn.data.sources import ArraySource
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
 from cnn.mesh import replicated
+from cnn.run.checkpoint import find, load_variables
 from tests.support.runs import tiny
 
 BATCHES, DEVICES = (1, 7, 64, 1000), (1, 2, 8)

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnn import checkpoint, tree
+from cnn import tree
 from cnn.finetune import load_into
 from cnn.plan import make_plan
+from cnn.run import checkpoint
 from cnn.train import train
 from tests.support.runs import tiny
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cnn import config, tree
 from cnn.errors import UserError
-from cnn.mesh import batch_sharding, make_mesh, parts, process_share
+from cnn.mesh import batch_sharding, data_parallel_size, make_mesh, process_share
 from cnn.plan import make_plan
 from tests.support.runs import tiny
 
@@ -40,7 +40,7 @@ def mesh_of(**changes):
 
 def test_the_slow_axis_is_outermost_and_rows_stay_in_their_process():
     mesh = make_mesh(mesh_of(num_slices=2, space=2), chips(2, 4, 4))
-    assert dict(mesh.shape) == {"data": 8, "space": 2} and parts(mesh) == 8
+    assert dict(mesh.shape) == {"data": 8, "space": 2} and data_parallel_size(mesh) == 8
     owners = [[(chip.slice_index, chip.process_index) for chip in row] for row in mesh.devices]
     assert owners == [[(p // 2, p)] * 2 for p in range(4) for _ in range(2)]
 
@@ -118,7 +118,7 @@ def test_training_over_space_equals_one_device(make):
     losses, want, _ = trained(make(devices=1))
     for devices, space in ((4, 2), (4, 4)):
         found, arrays, plan = trained(make(devices=devices, space=space))
-        assert parts(plan.built.mesh) == devices // space
+        assert data_parallel_size(plan.built.mesh) == devices // space
         np.testing.assert_allclose(found, losses, atol=TOLERANCE)
         for name, array in want.items():
             np.testing.assert_allclose(arrays[name], array, rtol=0, atol=TOLERANCE, err_msg=name)

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnn import checkpoint, distributed, tree
+from cnn import distributed, tree
 from cnn.errors import UserError
 from cnn.plan import make_plan
+from cnn.run import checkpoint
 from tests.support.hosts import Hosts
 from tests.support.runs import tiny
 

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from cnn import checkpoint, cli
+from cnn import cli
 from cnn.build import eval_batches
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
 from cnn.plan import make_plan
 from cnn.predict import files, load
+from cnn.run import checkpoint
 from cnn.train import train
 from tests.support.runs import tiny
 

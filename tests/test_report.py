@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cnn import cli, report
-from cnn import runs as finished
-from cnn.metrics import mean_interval, wilson_interval
+from cnn.run import finished
+from cnn.scoring.sums import mean_interval, wilson_interval
 from cnn.train import train
 from tests.inspect.test_verb import sound
 from tests.support.runs import tiny

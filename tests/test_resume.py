@@ -12,11 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnn import config, train, tree
-from cnn.checkpoint import Checkpoints
 from cnn.data import Dataset
 from cnn.data.order import indices
 from cnn.errors import UserError
 from cnn.plan import Plan, make_plan
+from cnn.run.checkpoint import Checkpoints
 from tests.support.runs import Killable, tiny
 
 KILLED, INTERRUPTED = -signal.SIGKILL, 75

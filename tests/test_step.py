@@ -12,7 +12,7 @@ import pytest
 from cnn import state as states
 from cnn import tree
 from cnn.build import build
-from cnn.data.info import DatasetInfo
+from cnn.features import DatasetInfo
 from cnn.layers.norm import BatchNorm
 from cnn.mesh import to_global
 from cnn.models import build_model

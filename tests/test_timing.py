@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnn import timing
-from cnn.timing import Clock, Profiler, bare_step_seconds, use_compile_cache
+from cnn import process
+from cnn.process import use_compile_cache
+from cnn.timing import Clock, Profiler, bare_step_seconds
 from cnn.train import train
 from tests.support.runs import tiny
 
@@ -86,9 +87,9 @@ def test_hits_and_misses_of_the_compile_cache_are_counted(empty_cache, monkeypat
         use_compile_cache()
 
         def counts(number):
-            start = dict(timing.cache_counts)
+            start = dict(process.cache_counts)
             jax.jit(lambda x: jnp.sin(x) * number)(1.0)
-            return {name: timing.cache_counts[name] - start[name] for name in start}
+            return {name: process.cache_counts[name] - start[name] for name in start}
 
         assert counts(3.25) == {"hits": 0, "misses": 1}
         jax.clear_caches()

@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn.build import Built, build, model_card
-from cnn.checkpoint import FOLDER, Checkpoints
 from cnn.convert.labels import IMAGENET_CLASSES, imagenet_classes
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 from cnn.models import MODELS, TASK_OF
+from cnn.run.checkpoint import FOLDER, Checkpoints
 from cnn.state import TrainState
 from cnn.stopping import Best
 

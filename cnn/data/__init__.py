@@ -12,8 +12,8 @@ from cnn.errors import UserError, unknown
 from cnn.tables import Entry, resolve
 
 if TYPE_CHECKING:
-    from cnn.data.info import DatasetInfo
     from cnn.data.sources import Source
+    from cnn.features import DatasetInfo
 
 # Each target takes the configured data_dir ('' for the default) and returns what `Provider` says.
 DATASETS: dict[str, Entry] = {

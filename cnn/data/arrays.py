@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from cnn.data import Provider
-from cnn.data.info import DatasetInfo
 from cnn.data.sources import ArraySource
+from cnn.features import DatasetInfo
 
 Arrays = dict[str, np.ndarray]
 

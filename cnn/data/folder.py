@@ -21,10 +21,10 @@ from jaxtyping import Int32
 
 from cnn import paths
 from cnn.data import Provider
-from cnn.data.images import BadImage, decode_image, inspect
-from cnn.data.info import DatasetInfo
 from cnn.data.sources import ArraySource, Example, in_memory
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
+from cnn.files.images import BadImage, decode_image, inspect
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
 SPLITS |= {"validation": "validation", "test": "test"}

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from cnn.data.info import IGNORE, DatasetInfo
 from cnn.data.sources import Example
+from cnn.features import IGNORE, DatasetInfo
 
 
 def mistakes(example: Example, info: DatasetInfo) -> Iterator[tuple[str, str]]:

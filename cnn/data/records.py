@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from cnn.data import Provider, data_root
-from cnn.data.info import INPUT_KEYS, DatasetInfo
 from cnn.data.sources import RecordSource, in_memory
 from cnn.errors import UserError
+from cnn.features import INPUT_KEYS, DatasetInfo
 
 FILE_FORMAT = "array_record"
 _DECODED = 1  # raise it when decoding changes

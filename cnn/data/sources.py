@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from cnn.data.info import DatasetInfo
-from cnn.data.order import Draws
+from cnn.draws import Draws
 from cnn.errors import UserError, unknown
+from cnn.features import DatasetInfo
 
 Example = dict[str, Any]
 FAKE_TRAIN, FAKE_OTHER = 64, 40

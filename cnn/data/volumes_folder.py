@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnn.data import Provider
-from cnn.data.info import IGNORE, DatasetInfo
 from cnn.data.sources import Example
-from cnn.data.volumes import FOUR_D, NOT_THERE, BadVolume, facts, read_mask, read_nifti
 from cnn.errors import UserError
+from cnn.features import IGNORE, DatasetInfo
+from cnn.files.volumes import FOUR_D, NOT_THERE, BadVolume, facts, read_mask, read_nifti
 
 SPLITS = ("train", "validation", "test")
 SHARE = 0.1  # of the cases for validation, and as many for the test

@@ -23,7 +23,7 @@ from cnn.errors import UserError
 from cnn.inspect.program import apply, at_stride_1, strides_of
 from cnn.inspect.receptive import Number, Reach, input_reaches, reaches
 from cnn.layers.pool import blur_pool
-from cnn.models.dense import DenseNetwork
+from cnn.models.dense import DensePrediction
 
 ACTIVATIONS = (
     "relu",
@@ -333,7 +333,7 @@ class Network:
     @functools.cached_property
     def headless(self) -> "Network":
         """The same without classifier, so that other sizes fit networks that flatten; those for pixels do not."""
-        if isinstance(self.model, DenseNetwork):
+        if isinstance(self.model, DensePrediction):
             return self
         variables = self.variables["params"]
         params = {key: value for key, value in variables.items() if key != "head"}

@@ -25,7 +25,7 @@ from cnn.inspect.findings import Findings, look
 from cnn.inspect.network import Network
 from cnn.paths import output_folder
 from cnn.predict import IMAGES, SERIES, Predictor, add_network, chosen, files
-from cnn.workdir import to_json
+from cnn.run.workdir import to_json
 
 
 def inspect(

@@ -244,8 +244,8 @@ MODELS: dict[str, ModelEntry] = {
         lraspp_mobilenet_v3_large=520,
     ),  # fmt: skip
     **family(
-        "fpn", "pixels: semantic FPN (Kirillov et al. 2019, arXiv 1901.02446)", 21, "pixels",
-        fpn_resnet50=520,
+        "semantic_fpn", "pixels: semantic FPN (Kirillov et al. 2019, arXiv 1901.02446)", 21, "pixels",
+        semantic_fpn_resnet50=520,
     ),  # fmt: skip
     **family(
         "unet", "pixels: U-Net (Ronneberger et al. 2015, arXiv 1505.04597)", 2, "pixels",

@@ -26,7 +26,7 @@ from cnn.tables import resolve, with_options
 TINY_BACKBONE = {"name": "resnet18", "stage_sizes": (1, 1, 1, 1), "width": 8}
 
 
-class DenseNetwork(Network):
+class DensePrediction(Network):
     """Base of all networks that answer at every pixel; `build_model` says what calling one returns.
 
     Attributes:
@@ -76,7 +76,7 @@ class FCNHead(nn.Module):
         return Classifier(self.num_classes, name="classifier")(x)
 
 
-class HeadOnBackbone(DenseNetwork):
+class HeadOnBackbone(DensePrediction):
     """A backbone, a head on its stages, and its logits interpolated to the input's pixels.
 
     Attributes:

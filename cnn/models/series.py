@@ -22,10 +22,10 @@ GLOROT = nn.initializers.glorot_uniform()  # Keras's default, which the authors 
 
 
 class SeriesFCN(Backbone):
-    """Three convolutions of windows 8, 5, 3, then the mean over time."""
+    """Three convolutions of kernel sizes 8, 5, 3, then the mean over time."""
 
     widths: tuple[int, ...] = (128, 256, 128)
-    windows: tuple[int, ...] = (8, 5, 3)
+    kernel_sizes: tuple[int, ...] = (8, 5, 3)
 
     TINY = {"widths": (8, 12, 8)}
     TINY_INPUT = (24, 2)
@@ -44,7 +44,7 @@ class SeriesFCN(Backbone):
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
         out: Outputs = {}
         norm = self.make_norm()
-        for stage, (width, window) in enumerate(zip(self.widths, self.windows, strict=True), start=1):
+        for stage, (width, window) in enumerate(zip(self.widths, self.kernel_sizes, strict=True), start=1):
             layer = self.block(ConvNorm, stage)
             x = layer(
                 width, window, padding="SAME", norm=norm, dtype=self.dtype, kernel_init=GLOROT, name=f"stage{stage}"
@@ -119,7 +119,7 @@ class InceptionModules(nn.Module):
     """Three inception modules around a shortcut."""
 
     width: int
-    windows: tuple[int, ...]
+    kernel_sizes: tuple[int, ...]
     norm: Any
     drop_path: float
     dtype: Any
@@ -140,18 +140,18 @@ class InceptionModules(nn.Module):
             return made(x)
 
         narrow = conv(x, 1, "bottleneck") if x.shape[-1] > 1 else x
-        branches = [conv(narrow, window, f"conv{window}") for window in self.windows]
+        branches = [conv(narrow, window, f"conv{window}") for window in self.kernel_sizes]
         branches.append(conv(max_pool(x, 3, 1, "SAME"), 1, "pool"))
         return self.norm(name=f"{name}_bn")(jnp.concatenate(branches, axis=-1), train=train)
 
 
 class InceptionTime(Backbone):
-    """Two groups of three inception modules, windows 40, 20, 10; one network of the paper's ensemble of five."""
+    """Two groups of three inception modules, kernel sizes 40, 20, 10; one network of the paper's ensemble of five."""
 
     width: int = 32
-    windows: tuple[int, ...] = (40, 20, 10)
+    kernel_sizes: tuple[int, ...] = (40, 20, 10)
 
-    TINY = {"width": 4, "windows": (9, 5, 3)}
+    TINY = {"width": 4, "kernel_sizes": (9, 5, 3)}
     TINY_INPUT = (24, 2)
 
     @property
@@ -162,7 +162,7 @@ class InceptionTime(Backbone):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels, one number per stage."""
-        return (self.width * (len(self.windows) + 1),) * 2
+        return (self.width * (len(self.kernel_sizes) + 1),) * 2
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"], *, train: bool) -> Outputs:
@@ -171,7 +171,12 @@ class InceptionTime(Backbone):
         for stage in (1, 2):
             group = self.block(InceptionModules, stage)
             x = group(
-                self.width, tuple(self.windows), self.make_norm(), rates[stage - 1], self.dtype, name=f"stage{stage}"
+                self.width,
+                tuple(self.kernel_sizes),
+                self.make_norm(),
+                rates[stage - 1],
+                self.dtype,
+                name=f"stage{stage}",
             )(x, train)
             out[f"stage{stage}"] = x
         return self.classify(out, x, train, GLOROT)

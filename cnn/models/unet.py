@@ -18,7 +18,7 @@ from cnn.layers.conv import Conv, ConvTranspose, Sizes, per_axis
 from cnn.layers.drop import Dropout
 from cnn.layers.pool import max_pool
 from cnn.layers.resample import depth_to_space, resize, space_to_depth
-from cnn.models.dense import Classifier, DenseNetwork
+from cnn.models.dense import Classifier, DensePrediction
 from cnn.shapes import Outputs
 
 UPS = ("transposed", "linear")
@@ -54,7 +54,7 @@ class Up(nn.Module):
         return jnp.concatenate([fine, x], axis=-1)
 
 
-class EncoderDecoder(DenseNetwork):
+class EncoderDecoder(DensePrediction):
     """What all U-Nets have: levels of the way down, which are `stage1` .. `stageN`, and one less on the way up.
 
     Attributes:

@@ -22,8 +22,8 @@ from cnn.mesh import lockstep, on_cpu
 from cnn.plan import Plan, make_plan
 from cnn.preflight import forecast, program
 from cnn.preflight.hardware import Chip
-from cnn.process import has_glibc
-from cnn.timing import bare_step_seconds, use_compile_cache
+from cnn.process import has_glibc, use_compile_cache
+from cnn.timing import bare_step_seconds
 
 _M_MMAP_THRESHOLD = -3  # glibc's number for mallopt(3)
 STEPS = 3  # whose memory is watched

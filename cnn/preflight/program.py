@@ -23,7 +23,7 @@ from cnn import tree
 from cnn.data.pipeline import EvalBatches, TrainBatches, example_shape
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
-from cnn.mesh import batch_sharding, parts
+from cnn.mesh import batch_sharding, data_parallel_size
 from cnn.models.facts import multiply_adds
 from cnn.plan import Plan, make_plan
 from cnn.preflight import hlo
@@ -142,7 +142,7 @@ def facts(plan: Plan) -> dict[str, Any]:
     }
     return {
         "devices": built.mesh.size,
-        "parts": parts(built.mesh),
+        "parts": data_parallel_size(built.mesh),
         "batch": config.input.batch_size,
         "memory": {name: bytes_per_device(part) for name, part in arrays.items()},
         "model": config.model.name,

@@ -7,16 +7,19 @@ from cnn.tables import Entry, build
 
 TASKS: dict[str, Entry] = {
     "classification": Entry(
-        "cnn.tasks.classification:classification",
+        "cnn.tasks.classification.task:classification",
         "one class per picture or series: softmax, BCE or focal loss",
     ),
     "regression": Entry(
-        "cnn.tasks.regression:regression", "numbers per series or picture: squared, absolute or Huber loss"
+        "cnn.tasks.regression.task:regression", "numbers per series or picture: squared, absolute or Huber loss"
     ),
     "segmentation": Entry(
-        "cnn.tasks.segmentation:segmentation", "one class for every pixel or voxel: cross entropy, Dice, focal, Tversky"
+        "cnn.tasks.segmentation.task:segmentation",
+        "one class for every pixel or voxel: cross entropy, Dice, focal, Tversky"
     ),
-    "labelling": Entry("cnn.tasks.labelling:labelling", "one class for every step of a series"),
+    "sequence_labelling": Entry(
+        "cnn.tasks.sequence_labelling.task:sequence_labelling", "one class for every step of a series"
+    ),
 }
 
 

@@ -36,7 +36,7 @@ class Task(Protocol):
         """Loss of each example, float32. Only evaluation batches hold padding; `metrics` masks it."""
 
     def metrics(self, out: Outputs, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        """{name: (sum, count)} over the rows where `batch['valid']`; see `cnn.metrics`."""
+        """{name: (sum, count)} over the rows where `batch['valid']`; see `cnn.scoring.sums`."""
 
     def finalize(self, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
         """Sums of many batches -> {name: float, or nested lists for a matrix}; JSON-able."""

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn.data.info import TARGETS, DatasetInfo
 from cnn.errors import UserError
+from cnn.features import TARGETS, DatasetInfo
 from cnn.shapes import Batch
 
 FREE_SIZE = 64  # pixels or steps of an axis that the data set leaves open, for the initial batch only

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn.data.order import Number
+from cnn.draws import Number
 from cnn.shapes import Logits, PerExample
 
 Targets = Float[Array, "*b k"]  # probabilities that sum to 1; axes between example and class: labelling, segmentation

@@ -11,7 +11,7 @@ from cnn.errors import UserError, unknown
 from cnn.tables import Entry, build
 
 if TYPE_CHECKING:
-    from cnn.data.info import DatasetInfo
+    from cnn.features import DatasetInfo
 
 
 @runtime_checkable

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from cnn.data.info import IGNORE
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
+from cnn.features import IGNORE
 from cnn.transforms.masks import mask_moved
 
 Example = dict[str, Any]

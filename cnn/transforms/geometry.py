@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from cnn.data.info import IGNORE
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
 from cnn.errors import UserError
+from cnn.features import IGNORE
 from cnn.transforms.image import check_probability, check_range, pair, to_size
 from cnn.transforms.masks import mask_moved, moved
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import UInt8
 
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
 from cnn.errors import UserError
 from cnn.transforms.masks import mask_moved, nearest
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
 from cnn.errors import UserError
 
 Example = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
 from cnn.transforms.geometry import check_translation, translated_example
 from cnn.transforms.image import check_range
 

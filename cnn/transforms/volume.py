@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from cnn.data.info import IGNORE
-from cnn.data.order import Draws, Number
+from cnn.draws import Draws, Number
 from cnn.errors import UserError
+from cnn.features import IGNORE
 from cnn.transforms.image import check_probability, check_range
 
 Example = dict[str, Any]

@@ -9,7 +9,7 @@ GPU or TPU with 16 GiB; not run. Download Task09_Spleen.tar, unpack it, look at 
     cnn train --config=configs/medical/msd_unet3d.py --config.input.data_dir=Task09_Spleen --workdir=runs/spleen
 
 The numbers of the intensities below are typical of soft tissue in CT; the plan measures those of the data. Evaluation
-scores the middle of each volume; whole volumes go by tiles (`cnn.tiles`).
+scores the middle of each volume; whole volumes go by tiles (`cnn.inference.tiles`).
 """
 
 from ml_collections import ConfigDict

@@ -9,10 +9,10 @@ import argparse
 
 import numpy as np
 
-from cnn import instances
 from cnn.data import open_provider
 from cnn.predict import load
-from cnn.tasks import mask_baselines, overlap
+from cnn.scoring import instances, overlap
+from cnn.tasks.segmentation import baselines
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST = 20  # pixels; the training quadrants' smallest nucleus, cut by a border, has 24
@@ -20,7 +20,7 @@ LEAST = 20  # pixels; the training quadrants' smallest nucleus, cut by a border,
 
 def row(name: str, said: np.ndarray, nuclei: np.ndarray) -> str:
     """One line of the table, of a foreground mask and the numbered true nuclei."""
-    parted = instances.part(said > 0, least=LEAST)
+    parted = instances.watershed_instances(said > 0, least=LEAST)
     found = [instances.match(parted, nuclei, threshold) for threshold in THRESHOLDS]
     dice = overlap.dice(overlap.count(said[None], (nuclei[None] > 0).astype(np.uint8), 2).sum(axis=0))[1]
     first = found[0]
@@ -40,7 +40,7 @@ def main() -> None:
     predictor = load(args.workdir)
     print(f"{'':<24} Dice   " + " ".join(f"@{threshold:.1f} " for threshold in THRESHOLDS) + "  at 0.5")
     said = predictor.rows([predictor.example(image) for image in test["image"]])
-    otsu = mask_baselines.bright(test["image"])
+    otsu = baselines.bright(test["image"])
     for name, masks in (("Otsu + watershed", otsu), ("network + watershed", [r["mask"] for r in said])):
         for mask, true in zip(masks, nuclei, strict=True):
             print(row(name, mask, true))

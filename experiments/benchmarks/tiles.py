@@ -15,8 +15,8 @@ import time
 import jax
 import numpy as np
 
+from cnn.inference.tiles import Tiling, slab_bytes, tiled
 from cnn.models import build_model
-from cnn.tiles import Tiling, slab_bytes, tiled
 
 
 def memory() -> float:

@@ -85,7 +85,7 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     from cnn import config, tree
-    from cnn.data.info import DatasetInfo
+    from cnn.features import DatasetInfo
     from cnn.mesh import replicated
     from cnn.models import build_model
     from cnn.optim import make_optimizer, make_schedule

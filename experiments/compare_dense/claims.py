@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnn.metrics import mean_interval
+from cnn.scoring.sums import mean_interval
 from experiments.compare_dense.cases import Case, growth
 
 Rows = list[dict[str, Any]]  # of one case: the CNN, dense with equal parameters, dense with equal FLOPs

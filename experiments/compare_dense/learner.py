@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn.build import build
-from cnn.data.info import DatasetInfo
 from cnn.data.pipeline import TrainBatches, iterate
 from cnn.data.sources import ArraySource
+from cnn.features import DatasetInfo
 from cnn.optim import make_optimizer, make_schedule
 from cnn.state import init_variables, new_state
 from cnn.step import make_train_step

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn import config as configs
 from cnn.data import open_dataset
-from cnn.data.info import DatasetInfo
+from cnn.features import DatasetInfo
 from experiments.compare_dense.cases import RATES, Case, Network, networks
 from experiments.compare_dense.learner import Arrays, Learner
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnn.figures import figure
-from cnn.metrics import mean_interval
+from cnn.scoring.sums import mean_interval
 from experiments.compare_dense.claims import Claim
 from experiments.compare_dense.measure import SHIFTS
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cnn.errors import UserError, unknown
 from cnn.flags import Parser
-from cnn.workdir import write_text
-from cnn.writers import read_metrics
+from cnn.run.workdir import write_text
+from cnn.run.writers import read_metrics
 from experiments.launch import command as commands
 from experiments.launch import record
 from experiments.launch.outcome import EXIT_MISTAKE

@@ -18,7 +18,7 @@ from typing import Any
 
 from cnn.errors import UserError, unknown
 from cnn.paths import output_folder
-from cnn.workdir import write_text
+from cnn.run.workdir import write_text
 
 ROOT = Path("runs/launch")
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # what Google Cloud, Slurm and Kubernetes all take

@@ -15,9 +15,9 @@ from typing import Any
 from cnn import flags as cli
 from cnn.errors import UserError
 from cnn.flags import Parser
+from cnn.run.workdir import write_text
+from cnn.run.writers import parse_metrics
 from cnn.stopping import Interrupts
-from cnn.workdir import write_text
-from cnn.writers import parse_metrics
 from experiments.launch import command as commands
 from experiments.launch import local, outcome, rules, slurm, streams, tpu
 from experiments.launch.executors import Array, Children, Executor, array_files, child_words

@@ -15,7 +15,7 @@ import torch
 from mnist1d.data import get_dataset_args, make_dataset
 from torch import nn
 
-from cnn.metrics import mean_interval
+from cnn.scoring.sums import mean_interval
 
 BATCH, STEPS = 100, 6000
 

@@ -1,7 +1,7 @@
 """Stores what MONAI says of 200 random pairs of masks: the reference of tests/test_surfaces.py.
 
     pip install monai torch scikit-image          # a large environment, so tests read the stored answers
-    python -m experiments.parity.surfaces_monai   # writes tests/data/surfaces_monai.npz
+    python -m experiments.parity.surfaces_monai   # writes tests/scoring/surfaces_monai.npz
 
 The pairs are made from their number alone, by `pair`, which the test calls too: only answers and a sum of each mask are
 stored. Every tenth truth and every tenth prediction is empty, one pair in a hundred both; a fifth are pictures.
@@ -13,7 +13,7 @@ import numpy as np
 
 COUNT = 200
 TOLERANCE = 1.5  # of the surface Dice, in the units of the spacing
-FILE = Path(__file__).resolve().parents[2] / "tests" / "data" / "surfaces_monai.npz"
+FILE = Path(__file__).resolve().parents[2] / "tests" / "scoring" / "surfaces_monai.npz"
 
 
 def pair(number: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:

@@ -8,7 +8,7 @@ from experiments.study import ROOT
 
 TASKS = {  # config of the TCN, options of the network, learning rate
     "adding": ("configs/regression/adding_tcn.py", {"width": 130, "head": "last"}, 2e-3),
-    "copy": ("configs/labelling/copy_memory_tcn.py", {"width": 50, "head": "each"}, 5e-4),
+    "copy": ("configs/sequence_labelling/copy_memory_tcn.py", {"width": 50, "head": "each"}, 5e-4),
 }
 
 

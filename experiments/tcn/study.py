@@ -50,7 +50,7 @@ ROWS = [
         {"tcn": (5.8e-5, 0.005), "gru": (5.3e-5, 0.005), "lstm": (0.164, 0.02)},
     ),
     *rows(
-        "copy", "configs/labelling/copy_memory_tcn.py", "loss", 100, 1000,
+        "copy", "configs/sequence_labelling/copy_memory_tcn.py", "loss", 100, 1000,
         {"tcn": (3.5e-5, 0.002), "gru": (0.0197, 0.002), "lstm": (0.0204, 0.002)},
     ),
 ]  # fmt: skip

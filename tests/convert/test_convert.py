@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from cnn import checkpoint, cli, tree
+from cnn import cli, tree
 from cnn.convert import compare, variables
 from cnn.convert.pretrained import PRETRAINED
 from cnn.errors import UserError
 from cnn.models import MODELS, build_model
+from cnn.run import checkpoint
 from tests.support import torch_files as tf
 
 TABLES = Path(variables.__file__).parent / "tables"

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn import checkpoint, cli, flags, tree
+from cnn import cli, flags, tree
 from cnn.convert import pretrained
 from cnn.convert.labels import imagenet_classes, read_classes
 from cnn.errors import UserError
 from cnn.evaluate import evaluate
 from cnn.finetune import load_into
+from cnn.run import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONFIG = ROOT / "configs" / "classification" / "folder_efficientnet_lite0.py"

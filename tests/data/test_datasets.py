@@ -9,10 +9,10 @@ import pytest
 
 from cnn import config
 from cnn.data import DATASETS, open_dataset, open_provider
-from cnn.data.info import TARGETS
 from cnn.data.pipeline import TrainBatches, example_shape
 from cnn.data.sources import ArraySource, parse_split, targets
 from cnn.errors import UserError
+from cnn.features import TARGETS
 from cnn.transforms import build_transforms
 
 SIZES = {"train": 898, "test": 899}

@@ -11,9 +11,9 @@ from PIL import Image
 from cnn import config
 from cnn.data import open_dataset
 from cnn.data.folder import split_of
-from cnn.data.images import BadImage, decode_image
 from cnn.data.pipeline import TrainBatches
 from cnn.errors import UserError
+from cnn.files.images import BadImage, decode_image
 from cnn.transforms import build_transforms
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from cnn import cli, config
 from cnn.data import open_dataset, open_provider
 from cnn.data.datasets import nuclei2d, scenes
-from cnn.data.info import IGNORE
 from cnn.data.masks_folder import decode_mask
 from cnn.errors import UserError
+from cnn.features import IGNORE
 
 
 def opened(name, data_dir="", **fields):

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.data.order import Draws, indices, key, mix, order
+from cnn.data.order import indices, order
+from cnn.draws import Draws, key, mix
 
 FROZEN_ORDER = [4, 5, 6, 7, 2, 9, 0, 1, 8, 3]
 FROZEN_DRAWS = [0.014348061072842921, 0.9415511896777412]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from cnn.data import prefetch
-from cnn.data.order import Draws
 from cnn.data.pipeline import EvalBatches, TrainBatches, iterate, load
 from cnn.data.sources import ArraySource, SplitSource
+from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.transforms import build_transforms
 

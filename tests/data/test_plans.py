@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn import cli, flags
-from cnn.data import plans, verbs
+from cnn.data.tools import plans, verbs
 from cnn.data.volumes_folder import VolumesFolder
 from cnn.errors import UserError
 from tests.support import volumes

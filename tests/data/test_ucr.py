@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from cnn import config
-from cnn.data import open_dataset, verbs
+from cnn.data import open_dataset
 from cnn.data.datasets import ucr
-from cnn.data.leaks import suspects
+from cnn.data.tools import verbs
+from cnn.data.tools.leaks import suspects
 from cnn.errors import UserError
 
 HEAD = "# a comment\n@problemName mine\n@timeStamps false\n@univariate {univariate}\n@classLabel true cat dog\n@data\n"
@@ -134,8 +135,8 @@ class TestLeaks:
     """`suspects` on arrays."""
 
     def found(self, series, target, key="label", classes=("a", "b")):
-        from cnn.data.info import DatasetInfo
         from cnn.data.sources import ArraySource
+        from cnn.features import DatasetInfo
 
         info = DatasetInfo("x", "series", series.shape[1:], classes, key, target.shape[1:])
         return suspects(ArraySource({"series": series, key: target}), info)

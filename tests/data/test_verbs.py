@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnn.data import Dataset, Provider, verbs
-from cnn.data.check import check, statistics
-from cnn.data.info import DatasetInfo
+from cnn.data import Dataset, Provider
+from cnn.data.tools import verbs
+from cnn.data.tools.check import check, statistics
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 
 
 class Stub(Provider):

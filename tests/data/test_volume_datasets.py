@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from cnn import config
-from cnn.data import open_dataset, open_provider, verbs
+from cnn.data import open_dataset, open_provider
 from cnn.data.datasets import colin27, nuclei3d
-from cnn.data.volumes import read_nifti
+from cnn.data.tools import verbs
 from cnn.data.volumes_folder import Case, split_cases
 from cnn.errors import UserError
+from cnn.files.volumes import read_nifti
 from tests.support import volumes
 
 

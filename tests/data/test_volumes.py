@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cnn.data.dicom import read_dicom
-from cnn.data.volumes import BadVolume, facts, read_mask, read_nifti, write_nifti
 from cnn.errors import UserError
+from cnn.files.dicom import read_dicom
+from cnn.files.volumes import BadVolume, facts, read_mask, read_nifti, write_nifti
 from tests.support.volumes import series
 
 SHAPE, SPACING = (5, 6, 7), (1.0, 2.0, 3.0)  # x y z

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.metrics import Interval
 from cnn.models import MODELS
 from cnn.plan import make_plan
+from cnn.scoring.sums import Interval
 from experiments import reproduce, study, verdicts
 from experiments.results import Result, Results, stale
 from experiments.study import ROOT, Row

@@ -105,7 +105,7 @@ def test_every_row_has_its_file_and_model():
 
 NO_COUNTERPART = (  # in timm or torchvision
     *("lenet", "mlp", "mnist1d", "series", "small_cnn", "tcn", "wide_resnet"),
-    *("fpn", "residual_unet", "unet"),
+    *("semantic_fpn", "residual_unet", "unet"),
 )
 
 

@@ -31,16 +31,17 @@ import numpy as np
 import cnn.result
 import cnn.timing
 import cnn.train
-from cnn import checkpoint, config, tree
+from cnn import config, tree
 from cnn.data import Dataset
 from cnn.data.sources import ArraySource
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
 from cnn.paths import compile_cache_dir
 from cnn.plan import Plan, make_plan
+from cnn.run import checkpoint
 
 # What a run imports after its start, imported once instead.
-LATE = ("cnn.models.resnet", "cnn.tasks.classification", "cnn.data.datasets.digits", "cnn.transforms.image")
+LATE = ("cnn.models.resnet", "cnn.tasks.classification.task", "cnn.data.datasets.digits", "cnn.transforms.image")
 POINTS = ("before_step", "after_step", "after_eval", "save", "tmp_folder", "commit", "committed", "time")
 
 

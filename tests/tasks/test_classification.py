@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from cnn import metrics as sums
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
-from cnn.tasks import build_task, losses, mixing
+from cnn.features import DatasetInfo
+from cnn.scoring import sums
+from cnn.tasks import build_task, losses
+from cnn.tasks.classification import mixing
 
 K = 7
 
@@ -283,7 +284,7 @@ def test_baselines_on_digits():
 
 
 def test_baselines_of_one_class_and_of_many_examples(monkeypatch):
-    from cnn.tasks import baselines
+    from cnn.tasks.classification import baselines
 
     x, y = np.random.default_rng(0).random((60, 4)), np.arange(60) % 2
     assert set(baselines.classify(x, 0 * y, x, y, 0)) == {"majority"}

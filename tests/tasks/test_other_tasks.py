@@ -1,4 +1,4 @@
-"""Regression and labelling: numbers against NumPy, padding, baselines, pictures; the data sets made for them."""
+"""Regression and sequence labelling: numbers against NumPy, padding, baselines, plots, and their data sets."""
 
 import os
 
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import metrics as sums
 from cnn.data import open_provider
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
+from cnn.scoring import sums
 from cnn.tasks import build_task
 
 NUMBERS = DatasetInfo("numbers", "series", (6, 2), (), "target", (2,))
@@ -57,7 +57,7 @@ def test_labelling_against_numpy():
     valid = np.array([True, True, True, False])
     logits[3] = np.nan
     batch = {"labels": jnp.asarray(labels), "valid": jnp.asarray(valid)}
-    task = build_task("labelling", STEPS)
+    task = build_task("sequence_labelling", STEPS)
     out = {"logits": jnp.asarray(logits, jnp.float32)}
     found = task.finalize(sums.add({}, task.metrics(out, batch)))
     x, y = logits[:3], labels[:3]
@@ -74,20 +74,20 @@ def test_labelling_against_numpy():
 
 
 def test_a_model_that_answers_once_is_named():
-    task = build_task("labelling", STEPS)
+    task = build_task("sequence_labelling", STEPS)
     batch = {"labels": jnp.zeros((4, 6), jnp.int32), "valid": jnp.ones(4, bool)}
     with pytest.raises(UserError, match="6 steps need a class each.*per_step"):
         task.loss({"logits": jnp.zeros((4, 3))}, batch)
     with pytest.raises(UserError, match="answers with .3,. per example, the target is .2,."):
         build_task("regression", NUMBERS).loss({"logits": jnp.zeros((4, 3))}, {"target": jnp.zeros((4, 2))})
-    for name, options in (("labelling", {"label_smoothing": 1.0}), ("regression", {"loss": "mle"})):
+    for name, options in (("sequence_labelling", {"label_smoothing": 1.0}), ("regression", {"loss": "mle"})):
         with pytest.raises(UserError):
-            build_task(name, STEPS if name == "labelling" else NUMBERS, **options)
+            build_task(name, STEPS if name == "sequence_labelling" else NUMBERS, **options)
 
 
-@pytest.mark.parametrize("name", ["regression", "labelling"])
+@pytest.mark.parametrize("name", ["regression", "sequence_labelling"])
 def test_pictures(name, tmp_path):
-    info = {"regression": NUMBERS, "labelling": STEPS}[name]
+    info = {"regression": NUMBERS, "sequence_labelling": STEPS}[name]
     predictions = {"prediction": RNG.normal(size=(20, 2)), "labels": RNG.integers(0, 3, (20, 6))}
     examples = {"target": RNG.normal(size=(20, 2)), "labels": RNG.integers(0, 3, (20, 6))}
     (path,) = build_task(name, info).draw(predictions, examples, str(tmp_path / "new"))
@@ -114,5 +114,5 @@ def test_the_memory_tasks_are_what_the_paper_says(length, monkeypatch):
     assert x.shape == y.shape == (500, 120)
     np.testing.assert_array_equal(x[:, :10], y[:, -10:])
     assert (x[:, 10:109] == 0).all() and (x[:, 109:] == 9).all() and (y[:, :110] == 0).all()
-    found = build_task("labelling", provider.info).baselines({"labels": y}, {"labels": y}, 0)
+    found = build_task("sequence_labelling", provider.info).baselines({"labels": y}, {"labels": y}, 0)
     assert found["frequency_by_step"]["loss"] == pytest.approx(10 * np.log(8) / 120, rel=0.05)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import metrics as sums
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
+from cnn.scoring import sums
 from cnn.tasks import TASKS, build_task
 
 K = 10
@@ -18,7 +18,7 @@ PROBLEMS = {  # (what a data set says, shape of the logits) of each task
     "classification": (DatasetInfo("test", "image", (8, 6, 1), tuple(map(str, range(K)))), (1, K)),
     "regression": (DatasetInfo("test", "series", (12, 2), (), "target", (3,)), (1, 3)),
     "segmentation": (DatasetInfo("test", "image", (8, 6, 1), tuple("abc"), "mask", (8, 6)), (1, 8, 6, 3)),
-    "labelling": (DatasetInfo("test", "series", (12, 2), tuple("abc"), "labels", (12,)), (1, 12, 3)),
+    "sequence_labelling": (DatasetInfo("test", "series", (12, 2), tuple("abc"), "labels", (12,)), (1, 12, 3)),
 }
 
 

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn import metrics as sums
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
-from cnn.tasks import build_task, dense_losses, mask_baselines, overlap
-from cnn.tasks.boundaries import boundary_f
+from cnn.features import DatasetInfo
+from cnn.scoring import overlap, sums
+from cnn.scoring.boundaries import boundary_f
+from cnn.tasks import build_task
+from cnn.tasks.segmentation import baselines, losses
 
 K = 3
 IMAGE = DatasetInfo("pictures", "image", (9, 7, 1), ("ground", "tree", "house"), "mask", (9, 7))
@@ -81,10 +82,10 @@ def test_near_a_boundary():
     mask = np.zeros((1, 6, 8), np.uint8)
     mask[0, :, 4:] = 1
     mask[0, 0] = 255
-    near = np.asarray(dense_losses.near_boundary(jnp.asarray(mask), 1))[0]
+    near = np.asarray(losses.near_boundary(jnp.asarray(mask), 1))[0]
     assert near[1:, 3:5].all() and not near[2:, :3].any() and not near[2:, 5:].any()
     mask[0, 1:, 4:] = 255  # an ignored neighbour is no other class
-    assert not np.asarray(dense_losses.near_boundary(jnp.asarray(mask), 2)).any()
+    assert not np.asarray(losses.near_boundary(jnp.asarray(mask), 2)).any()
     task = build_task("segmentation", IMAGE, loss="boundary", boundary_width=1, boundary_weight=3.0)
     mask = np.zeros((1, 9, 7), np.uint8)
     mask[0, :, 3:] = 1
@@ -95,7 +96,7 @@ def test_near_a_boundary():
     np.testing.assert_allclose(found, (ce * weight).sum() / (weight.sum() * 9), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", dense_losses.TERMS)
+@pytest.mark.parametrize("name", losses.TERMS)
 def test_ignored_pixels_and_examples_move_nothing(name):
     info, out, batch = problem()
     task = build_task("segmentation", info, loss=name)
@@ -116,16 +117,16 @@ def test_auxiliary_outputs_halve(kind):
     np.testing.assert_allclose(task.loss(out | deep, batch), 1.875 * own, rtol=1e-6)
     half = tuple(slice(1, None, 2) for _ in SPACES[kind])
     coarse = out["logits"][(slice(None), *half)]
-    found = np.asarray(dense_losses.at_resolution(batch["mask"], coarse.shape[1:-1]))
+    found = np.asarray(losses.at_resolution(batch["mask"], coarse.shape[1:-1]))
     assert found.shape == coarse.shape[:-1]
     assert np.isfinite(np.asarray(task.loss(out | {"aux1": coarse}, batch))).all()
 
 
 def test_the_label_of_a_coarse_pixel_is_the_one_at_its_centre():
     mask = jnp.arange(12, dtype=jnp.uint8).reshape(1, 12)
-    assert dense_losses.at_resolution(mask, (4,)).tolist() == [[1, 4, 7, 10]]
-    assert dense_losses.at_resolution(mask, (6,)).tolist() == [[1, 3, 5, 7, 9, 11]]
-    assert dense_losses.at_resolution(mask, (12,)) is mask
+    assert losses.at_resolution(mask, (4,)).tolist() == [[1, 4, 7, 10]]
+    assert losses.at_resolution(mask, (6,)).tolist() == [[1, 3, 5, 7, 9, 11]]
+    assert losses.at_resolution(mask, (12,)) is mask
 
 
 @pytest.mark.parametrize("kind", SPACES)
@@ -242,9 +243,9 @@ def test_otsu_is_scikit_image_s():
     filters = pytest.importorskip("skimage.filters")
     rng = np.random.default_rng(0)
     for values in (np.concatenate([rng.normal(60, 9, 900), rng.normal(160, 20, 300)]), rng.gamma(2, 30, 2000)):
-        mine, theirs = mask_baselines.otsu_threshold(values), filters.threshold_otsu(values)
+        mine, theirs = baselines.otsu_threshold(values), filters.threshold_otsu(values)
         assert np.mean((values > mine) == (values > theirs)) > 0.99
-    assert mask_baselines.otsu_threshold(np.array([0, 0, 200, 200])) == pytest.approx(100, abs=1)
+    assert baselines.otsu_threshold(np.array([0, 0, 200, 200])) == pytest.approx(100, abs=1)
 
 
 @pytest.mark.parametrize("kind", SPACES)

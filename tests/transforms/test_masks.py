@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from cnn.data.info import IGNORE, DatasetInfo
-from cnn.data.order import Draws
-from cnn.data.pipeline import transform_examples
+from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import IGNORE, DatasetInfo
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.affine import affine_places, bilinear, nearest_at, spline_matrix
+from cnn.transforms.apply import transform_examples
 from cnn.transforms.masks import nearest
 
 B = 8

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from cnn.data.info import DatasetInfo
-from cnn.data.order import Draws
-from cnn.data.pipeline import transform_examples
+from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 from cnn.transforms import TRANSFORMS as EVERY
 from cnn.transforms import build_transforms, check_transforms
+from cnn.transforms.apply import transform_examples
 from cnn.transforms.geometry import RandomResizedCrop
 from cnn.transforms.image import Channels, as_channels, resized
 from cnn.transforms.randaugment import OPERATIONS, RandAugment

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cnn.data.info import IGNORE, DatasetInfo
-from cnn.data.order import Draws
-from cnn.data.pipeline import transform_examples
+from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import IGNORE, DatasetInfo
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
+from cnn.transforms.apply import transform_examples
 from cnn.transforms.volume import (
     Fit,
     Intensity,

@@ -17,9 +17,9 @@ import numpy as np
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.fetch import from_debian
-from cnn.data.info import DatasetInfo
-from cnn.data.volumes import read_nifti
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
+from cnn.files.volumes import read_nifti
 
 PACKAGE = "mricron-data"
 FOLDER = os.path.join("usr", "share", "mricron", "templates")

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from cnn.data.arrays import Arrays, InMemory
-from cnn.data.info import DatasetInfo
+from cnn.features import DatasetInfo
 
 SEEDS = {"train": 1111, "test": 2222}
 SYMBOLS, RECALLED, MARK = 8, 10, 9

@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.datasets.nuclei3d import WHEEL, find
-from cnn.data.info import DatasetInfo
+from cnn.features import DatasetInfo
 
 FILES = {name: f"stardist/data/images/{name}2d.tif" for name in ("img", "mask")}
 SIDE = 256

@@ -13,8 +13,8 @@ import numpy as np
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.fetch import from_wheel, in_package
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 
 WHEEL = "stardist==0.9.2"  # BSD-3-Clause
 FILES = {name: f"stardist/data/images/{name}3d.tif" for name in ("img", "mask")}

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from cnn.data.info import IGNORE, DatasetInfo
 from cnn.data.records import Records
 from cnn.data.sources import Example, RecordSource
+from cnn.features import IGNORE, DatasetInfo
 
 _PET = (
     "Where this machine has no network, run `cnn data prepare oxford_iiit_pet --data_dir=DIR` on one that has, "

@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 
 from cnn.data import open_provider
 from cnn.data.arrays import Arrays, InMemory
-from cnn.data.info import DatasetInfo
-from cnn.data.order import Draws
+from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 
 SIDE, MOST_ITEMS = 128, 5
 SIZES = {"train": 16_000, "validation": 200, "test": 400}

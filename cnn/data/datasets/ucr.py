@@ -24,8 +24,8 @@ from jaxtyping import Float
 
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
-from cnn.data.info import DatasetInfo
 from cnn.errors import UserError
+from cnn.features import DatasetInfo
 
 WHEEL = "aeon==1.6.0"
 PACKAGES = ("aeon", "sktime")

@@ -1,0 +1,1 @@
+"""What `cnn data` does: check, find leaks, plan, draw."""

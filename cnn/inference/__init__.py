@@ -1,0 +1,1 @@
+"""From raw inputs to answers with a trained network: preprocessing, tiles, predictor."""

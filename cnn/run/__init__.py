@@ -1,0 +1,1 @@
+"""A run's folder: the workdir, checkpoints, logs, and reading finished runs."""

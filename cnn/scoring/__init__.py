@@ -1,0 +1,1 @@
+"""Metrics on the host, in NumPy: no data sets, no models, no JAX."""

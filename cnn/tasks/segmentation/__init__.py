@@ -1,0 +1,1 @@
+"""Segmentation: one class for every pixel or voxel."""

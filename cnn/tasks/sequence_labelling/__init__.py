@@ -1,0 +1,1 @@
+"""Sequence labelling: one class for every step of a series."""

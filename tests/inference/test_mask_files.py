@@ -1,0 +1,121 @@
+"""A network for pixels, from files to files: trained on a folder of masks, predicting masks whole and in tiles."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnn import cli
+from cnn.errors import UserError
+from cnn.inference.tiles import Tiling
+from cnn.predict import load
+from cnn.train import train
+from tests.support.runs import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(workdir, pictures): a U-Net that has learned to find what is light, in a few steps."""
+    folder = tmp_path_factory.mktemp("masks")
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        light = np.zeros((32, 32), np.uint8)
+        y, x = rng.integers(0, 20, 2)
+        light[y : y + 12, x : x + 12] = 1
+        pixels = np.clip(rng.normal(50 + 150 * light[..., None], 8, (32, 32, 3)), 0, 255).astype(np.uint8)
+        for kind, value in (("images", pixels), ("masks", light)):
+            (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(value).save(folder / "data" / kind / f"{i}.png")
+    config = tiny(
+        total_steps=40,
+        model={"name": "unet", "widths": (8, 8)},
+        task={"name": "segmentation", "loss": "ce+dice"},
+        input__dataset="masks_folder",
+        input__data_dir=str(folder / "data"),
+        input__fake=False,
+        input__train_transforms={"flip": {}},
+        input__mean=(0.4, 0.4, 0.4),
+        input__std=(0.3, 0.3, 0.3),
+        input__batch_size=8,
+        optim__name="adamw",
+        optim__lr=0.02,
+        optim__ema_decay=0.0,
+        eval__split="validation",
+        eval__metric="miou",
+        eval__test_split="test",
+        eval__every_steps=40,
+        eval__batch_size=8,
+        eval__baselines=True,
+    )
+    assert train(config, str(folder / "run")) == 0
+    return folder / "run", folder / "data"
+
+
+def test_the_run_is_scored_beside_otsu(run):
+    summary = json.loads((run[0] / "summary.json").read_text())
+    assert summary["test"]["miou"] > 0.9 and summary["test"]["boundary_f"] > 0.8
+    assert {"majority", "per_position", "otsu"} == set(summary["baselines"])
+    assert summary["baselines"]["otsu"]["dice"] > 0.9 > summary["baselines"]["majority"]["dice"]
+    assert {"figures/examples.png", "figures/per_class.png"} <= set(summary["figures"])
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A larger picture, and its truth."""
+    light = np.zeros((70, 90), np.uint8)
+    light[10:40, 20:70] = 1
+    pixels = np.clip(np.random.default_rng(1).normal(50 + 150 * light[..., None], 8, (70, 90, 3)), 0, 255)
+    Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "large.png")
+    return tmp_path / "large.png", light
+
+
+@pytest.mark.parametrize("extra", [(), ("--tile=32",), ("--tile=200", "--overlap=0.25")])
+def test_masks_are_written_in_the_picture_s_size(run, picture, tmp_path, capfd, extra):
+    path, light = picture
+    argv = ["predict", f"--workdir={run[0]}", str(path), "--json", f"--masks={tmp_path / 'said'}", *extra]
+    assert cli.main(argv) == 0, capfd.readouterr().err
+    found = json.loads(capfd.readouterr().out)
+    assert found["mask"] == str(tmp_path / "said" / "large.png")
+    mask = Image.open(found["mask"])
+    assert mask.mode == "P" and mask.size == (90, 70)
+    assert (np.asarray(mask) == light).mean() > (0.97 if extra else 0.9)  # without tiles it was squeezed to 32x32
+    assert found["areas"]["foreground"] == pytest.approx(light.mean(), abs=0.05)
+
+
+def test_tiles_are_the_whole_within_the_receptive_field(run, picture):
+    predictor = load(str(run[0]))
+    image = predictor.raw(str(picture[0]))
+    whole = predictor.tiled(image, Tiling(image.shape[:2], multiple=predictor.stride))
+    found = predictor.tiled(image, Tiling((48, 48), margin=16, multiple=predictor.stride), batch_size=3)
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_two_pictures_of_one_name(run, picture, tmp_path, capfd):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "large.png").write_bytes(picture[0].read_bytes())
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    argv = ["predict", f"--workdir={run[0]}", f"{tmp_path}/**/*.png", f"--masks={tmp_path / 'said'}"]
+    assert cli.main(argv) == 1
+    out, err = capfd.readouterr()
+    assert "bad.png: not an image" in out and err == "1 of 3 files could not be read\n"
+    assert sorted(path.name for path in (tmp_path / "said").iterdir()) == ["large-2.png", "large.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tile=32"], "--tile needs --masks=DIR"),
+        (["--masks={0}/x", "--tile=32", "--overlap=1"], "overlap must be in"),
+        (["--masks={0}/x", "--tile=1"], "too small for a margin"),
+    ],
+)
+def test_mistakes(run, picture, tmp_path, capfd, flags, said):
+    argv = ["predict", f"--workdir={run[0]}", str(picture[0]), *(flag.format(tmp_path) for flag in flags)]
+    assert cli.main(argv) == 2
+    assert said in "".join(capfd.readouterr())
+
+
+def test_inputs_of_another_kind(run):
+    with pytest.raises(UserError, match="shape .9, 9., but this network takes"):
+        load(str(run[0])).tiled(np.zeros((9, 9), np.uint8), Tiling((8, 8)))
