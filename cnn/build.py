@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnn.data.pipeline import EvalBatches, example_shape
+from cnn.card import Spec, spec_of
+from cnn.data.pipeline import EvalBatches, example_spec
 from cnn.data.sources import Source
 from cnn.errors import UserError
 from cnn.features import DatasetInfo
@@ -28,7 +30,7 @@ class Built:
     """What a config stands for, besides its data.
 
     Attributes:
-      input_shape: of one input as the network sees it, after the transforms; None where nobody knows.
+      spec: shape and type of each entry of an example after the transforms of evaluation.
       shapes: of the model's variables.
     """
 
@@ -37,11 +39,16 @@ class Built:
     info: DatasetInfo
     task: Any
     model: Any
-    input_shape: tuple[int, ...] | None = None
+    spec: Spec
 
-    def inputs(self) -> jax.Array:
+    def zeros(self) -> dict[str, np.ndarray]:
+        """A batch of one zero example, of the shapes and types that the pipeline delivers."""
+        batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.spec.items()}
+        return {**batch, "valid": np.ones(1, bool)}
+
+    def inputs(self) -> Any:
         """The model's input for one example, zeros; to be traced."""
-        return self.task.inputs(self.task.init_batch(self.input_shape))
+        return self.task.inputs(self.zeros())
 
     def init(self) -> dict[str, Any]:
         """Fresh variables; pure, for `jit` and `eval_shape`."""
@@ -52,27 +59,27 @@ class Built:
         return jax.eval_shape(self.init)
 
 
-def network_shape(config: ConfigDict, info: DatasetInfo, source: Source) -> tuple[int, ...]:
-    """Shape of one input as the network sees it in evaluation: that of the first example.
+def network_spec(config: ConfigDict, info: DatasetInfo, source: Source) -> Spec:
+    """An example as the network sees it in evaluation: the first one, after the transforms.
 
     Raises:
       UserError: a transform that is not for these data, or the example cannot be read.
     """
     transforms = build_transforms(config.input.eval_transforms)
     check_transforms(transforms, info)
-    return example_shape(source, transforms)[info.input_key][0]
+    return example_spec(source, transforms)
 
 
 def build(
     config: ConfigDict,
     info: DatasetInfo,
-    input_shape: tuple[int, ...] | None = None,
+    spec: Spec | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Built:
     """Task, model and mesh of a config, for data that `info` describes.
 
     Args:
-      input_shape: `network_shape` of the data; None takes the shape before the transforms.
+      spec: `network_spec` of the data; None takes the shapes before the transforms.
       devices: to make the mesh of; None for this machine's.
 
     Raises:
@@ -94,13 +101,13 @@ def build(
     model = build_model(
         config.model.name, {"num_classes": task.num_outputs, "dtype": dtype} | _options(config.model)
     )
-    built = Built(config, mesh, info, task, model, input_shape)
+    built = Built(config, mesh, info, task, model, spec or spec_of(info))
     try:
         _ = built.shapes
     except UserError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        shape = jax.eval_shape(built.inputs).shape
+        shape = jax.tree.map(lambda x: x.shape, jax.eval_shape(built.inputs))
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model '{config.model.name}' does not take inputs of shape {shape}: {reason}") from error
     return built
@@ -119,36 +126,4 @@ def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatch
         build_transforms(built.config.input.eval_transforms),
         -(-size // cut) * cut,
         *process_share(built.mesh),
-    )
-
-
-def model_card(
-    config: ConfigDict, info: DatasetInfo, input_shape: tuple[int, ...] | None = None
-) -> dict[str, Any]:
-    """What someone who has only a checkpoint must know to use it."""
-    return {
-        "task": config.task.name,
-        "model": config.model.name,
-        "dataset": info.name,
-        "classes": list(info.class_names),
-        "input": info.input_key,
-        "input_shape": list(info.input_shape),
-        "target": info.target_key,
-        "target_shape": list(info.target_shape),
-        "network_shape": list(input_shape or ()),
-        "mean": list(config.input.mean),
-        "std": list(config.input.std),
-        "eval_transforms": config.input.eval_transforms.to_dict(),
-    }
-
-
-def info_from_card(card: dict[str, Any]) -> DatasetInfo:
-    """The data set's facts as a checkpoint tells them, so that predicting needs no data."""
-    return DatasetInfo(
-        card["dataset"],
-        card["input"],
-        tuple(card["input_shape"]),
-        tuple(card["classes"]),
-        card.get("target", "label"),
-        tuple(card.get("target_shape", ())),
     )

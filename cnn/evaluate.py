@@ -10,7 +10,7 @@ import numpy as np
 
 from cnn import config as configs
 from cnn import distributed, flags
-from cnn.build import Built, build, eval_batches, network_shape
+from cnn.build import Built, build, eval_batches, network_spec
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated, to_global
@@ -115,7 +115,7 @@ def evaluate(
     dataset = open_dataset(config.input)
     split = split or config.eval.test_split or config.eval.split
     source = dataset.source(split)
-    built = build(config, dataset.info, network_shape(config, dataset.info, source))
+    built = build(config, dataset.info, network_spec(config, dataset.info, source))
     batches = eval_batches(built, source, batch_size)
     variables = jax.device_put(variables, replicated(built.mesh))
     scores = Evaluator(built).score(variables, batches, keep=True)

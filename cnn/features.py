@@ -1,12 +1,104 @@
-"""What a data set is: the facts that models and tasks need before the first example is read."""
+"""What an example holds: features by name, and the facts that tasks and models need before the first one is read."""
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
-INPUT_KEYS = ("image", "volume", "series")
-# Type of each target key.
-TARGETS = {"label": "int32", "labels": "int32", "target": "float32", "mask": "uint8"}
+import numpy as np
+
 IGNORE = 255  # in a mask: this pixel has no class and counts nowhere
+SPACE = "dhw"  # axes that a mesh may split, convolutions run along and geometry moves
+FREE_SIZE = 64  # stands for an axis that the data set leaves open, where a network is made without an example
+LENGTH = "_length"  # the rows of a ragged feature `x` that are there: `x_length`, int32 [b]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One entry of an example.
+
+    Attributes:
+      shape: of one example, without padding; None for an axis whose length differs between examples.
+      dtype: NumPy's name of it.
+      axes: one letter for each axis, separated by spaces: `t` time, `d h w` space, `c` channels, `n` boxes, points or
+        tokens, `k` classes.
+      pad: rows of the first axis in a batch, for a ragged feature; a batch then also holds `NAME_length` int32 [b].
+        None for a feature whose examples are stacked as they are.
+      fill: value of the padding.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    axes: str
+    pad: int | None = None
+    fill: int | float = 0
+
+    def __post_init__(self) -> None:
+        if len(self.axes.split()) != len(self.shape):
+            raise ValueError(f"axes '{self.axes}' do not name each axis of {self.shape}")
+        if self.pad is not None and (not self.shape or self.shape[0] is not None or self.pad < 1):
+            raise ValueError(f"pad {self.pad} needs a first axis of open length, the shape is {self.shape}")
+        np.dtype(self.dtype)
+
+    @classmethod
+    def image(cls, height: int | None = None, width: int | None = None, channels: int | None = 3) -> "Feature":
+        """uint8 [h, w, c] in 0..255."""
+        return cls((height, width, channels), "uint8", "h w c")
+
+    @classmethod
+    def volume(cls, *shape: int | None) -> "Feature":
+        """float32 [d, h, w, c]."""
+        return cls(shape, "float32", "d h w c")
+
+    @classmethod
+    def series(cls, steps: int | None = None, channels: int | None = 1) -> "Feature":
+        """float32 [t, c]."""
+        return cls((steps, channels), "float32", "t c")
+
+    @classmethod
+    def mask(cls, *space: int | None) -> "Feature":
+        """uint8 [h, w] or [d, h, w]: the class of every pixel or voxel, IGNORE for none."""
+        return cls(space, "uint8", " ".join(SPACE[-len(space) :]))
+
+    @classmethod
+    def labels(cls, steps: int | None) -> "Feature":
+        """int32 [t]: the class of every step."""
+        return cls((steps,), "int32", "t")
+
+    @classmethod
+    def numbers(cls, count: int) -> "Feature":
+        """float32 [c]: numbers to predict."""
+        return cls((count,), "float32", "c")
+
+    @property
+    def rank(self) -> int:
+        """Number of spatial axes: 2 for images, 3 for volumes, 0 for series and tables."""
+        return sum(axis in SPACE for axis in self.axes.split())
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes of one decoded example, None where sizes differ."""
+        return None if None in self.shape else math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def sized(self, free: int = FREE_SIZE) -> tuple[int, ...]:
+        """The shape in a batch, without the batch axis; open axes have `free` entries."""
+        shape = [free if size is None else size for size in self.shape]
+        return tuple(shape if self.pad is None else [self.pad, *shape[1:]])
+
+    def to_json(self) -> dict[str, Any]:
+        """The inverse of `from_json`."""
+        return dataclasses.asdict(self) | {"shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Feature":
+        """A feature out of a model card."""
+        return cls(**{**found, "shape": tuple(found["shape"])})
+
+
+LABEL = Feature((), "int32", "")  # the class of an example
+SPACING = Feature((3,), "float32", "c")  # mm per voxel along d, h, w: what comes with each volume
+KINDS = {"image": Feature.image, "volume": Feature.volume, "series": Feature.series}  # of the main input
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,20 +107,59 @@ class DatasetInfo:
 
     Attributes:
       name: its name in DATASETS.
-      input_key: 'image' (uint8 `h w c`), 'volume' (float32 `d h w c`) or 'series' (float32 `t c`).
-      input_shape: shape of one input; None where it differs between examples.
+      inputs: what networks may read, by name; the first is the main one.
+      targets: what they learn to predict, by name; the first is the main one.
       class_names: by label, of masks the background first; empty for tasks without classes.
-      target_key: 'label' (one class, int32), 'labels' (a class per step, int32 `t`), 'target' (numbers, float32)
-        or 'mask' (a class per pixel, uint8 `*space`; IGNORE for none).
-      target_shape: of one target; () for a single class, the input's without its channels for a mask.
+      vocabulary: what token ids stand for; empty without tokens.
     """
 
     name: str
-    input_key: str
-    input_shape: tuple[int | None, ...]
-    class_names: tuple[str, ...]
-    target_key: str = "label"
-    target_shape: tuple[int | None, ...] = ()
+    inputs: Mapping[str, Feature]
+    targets: Mapping[str, Feature]
+    class_names: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.targets or self.inputs.keys() & self.targets.keys():
+            raise ValueError(f"data set '{self.name}' needs inputs and targets of different names")
+        for field in ("inputs", "targets"):  # frozen, so that an info can be a key
+            object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.features.items()), self.class_names))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DatasetInfo, (self.name, dict(self.inputs), dict(self.targets), self.class_names, self.vocabulary)
+
+    @property
+    def features(self) -> dict[str, Feature]:
+        """Inputs and targets."""
+        return {**self.inputs, **self.targets}
+
+    @property
+    def ragged(self) -> dict[str, Feature]:
+        """The features that are padded in a batch."""
+        return {name: feature for name, feature in self.features.items() if feature.pad is not None}
+
+    @property
+    def input_key(self) -> str:
+        """Name of the main input."""
+        return next(iter(self.inputs))
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the main input."""
+        return self.inputs[self.input_key].shape
+
+    @property
+    def target_key(self) -> str:
+        """Name of the main target."""
+        return next(iter(self.targets))
+
+    @property
+    def target_shape(self) -> tuple[int | None, ...]:
+        """Shape of the main target."""
+        return self.targets[self.target_key].shape
 
     @property
     def num_classes(self) -> int:
@@ -37,8 +168,7 @@ class DatasetInfo:
 
     @property
     def example_bytes(self) -> int | None:
-        """Bytes of one decoded input and its mask, or None where shapes differ."""
-        if None in self.input_shape:
-            return None
-        mask = math.prod(self.target_shape) if self.target_key == "mask" else 0
-        return math.prod(self.input_shape) * (1 if self.input_key == "image" else 4) + mask
+        """Bytes of one decoded example, or None where shapes differ."""
+        sizes = [feature.nbytes for feature in self.features.values()]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+

@@ -12,7 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from cnn import distributed, invariant, step, tree
-from cnn.build import Built, build, eval_batches, model_card, network_shape
+from cnn.build import Built, build, eval_batches, network_spec
+from cnn.card import make_card
 from cnn.config import check, steps
 from cnn.data import Dataset, open_dataset
 from cnn.data.pipeline import EvalBatches, TrainBatches
@@ -86,7 +87,7 @@ class Plan:
             "step": step,
             "position": step * self.config.input.batch_size,
             "config": self.config.to_dict(),
-            "card": model_card(self.config, self.built.info, self.built.input_shape),
+            "card": make_card(self.config, self.built.info, self.built.spec),
             "data": self.dataset.fingerprint,
         }
 
@@ -152,7 +153,7 @@ def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
     with distributed.main_first("open the data"):
         dataset = open_dataset(config.input)
         source = dataset.source(config.input.train_split)
-    built = build(config, dataset.info, network_shape(config, dataset.info, source), devices)
+    built = build(config, dataset.info, network_spec(config, dataset.info, source), devices)
     _check_metric(built)
     _check_batch_size(config, built)
     if config.deterministic:
@@ -207,7 +208,7 @@ def _check_batch_size(config: ConfigDict, built: Built) -> None:
 def _check_metric(built: Built) -> None:
     """Raises UserError unless the task finalizes `eval.metric` as a number."""
     eval_step = step.make_eval_step(built.model, built.task)
-    sums, _ = jax.eval_shape(eval_step, built.shapes, built.task.init_batch(built.input_shape))
+    sums, _ = jax.eval_shape(eval_step, built.shapes, built.zeros())
     found = built.task.finalize(jax.tree.map(lambda x: np.zeros(x.shape), sums))
     scalars = [name for name, value in found.items() if isinstance(value, float)]
     if built.config.eval.metric not in scalars:

@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 
 from cnn import config as configs
 from cnn import flags
-from cnn.build import build, info_from_card
+from cnn.build import build
+from cnn.card import info_from_card, spec_from_card
 from cnn.convert.pretrained import PRETRAINED
 from cnn.convert.pretrained import folder as pretrained_folder
 from cnn.draws import Draws
@@ -48,15 +49,16 @@ class Predictor:
     """A trained network with its preprocessing and its words; made by `load`.
 
     Attributes:
-      card: what a checkpoint says of its network and data; see `cnn.build.model_card`.
+      card: what a checkpoint says of its network and data; see `cnn.card`.
       built: model, task and mesh; `variables`: placed on it.
     """
 
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
         self.card = meta["card"]
+        self.info = info_from_card(self.card)
         config = configs.for_this_machine(meta["config"])
         self.built = build(
-            config, info_from_card(self.card), tuple(self.card["network_shape"]) or None
+            config, self.info, spec_from_card(self.card)
         )
         self._transforms = build_transforms(config.input.eval_transforms)
         self.variables = jax.device_put(variables, replicated(self.built.mesh))
@@ -102,11 +104,11 @@ class Predictor:
         Raises:
           UserError: the network does not answer at every pixel, or x is not what it takes.
         """
-        key, card = self.card["input"], self.card
-        if card.get("target") != "mask":
+        key, card = self.info.input_key, self.card
+        if self.info.target_key != "mask":
             raise UserError(f"this network does {card['task']}, which has no answer for every pixel to be tiled")
-        if x.ndim != len(card["input_shape"]) or card["input_shape"][-1] not in (None, x.shape[-1]):
-            raise UserError(f"shape {x.shape}, but this network takes {tuple(card['input_shape'])}")
+        if x.ndim != len(self.info.input_shape) or self.info.input_shape[-1] not in (None, x.shape[-1]):
+            raise UserError(f"shape {x.shape}, but this network takes {self.info.input_shape}")
         batch_size += -batch_size % data_parallel_size(self.built.mesh)
 
         def predict(tiles: np.ndarray) -> np.ndarray:
@@ -123,20 +125,20 @@ class Predictor:
 
     def raw(self, path: str | Path) -> np.ndarray:
         """The content of a file with as many channels as the network takes, in its own size."""
-        value, channels = self._read(path), self.card["input_shape"][-1]
-        return as_channels(value, channels or 3) if self.card["input"] == "image" else value
+        value, channels = self._read(path), self.info.input_shape[-1]
+        return as_channels(value, channels or 3) if self.info.input_key == "image" else value
 
     def example(self, one: Any) -> dict[str, np.ndarray]:
         """Reads (or takes) one input and preprocesses it as in training's evaluation."""
         value = self._read(one) if isinstance(one, str | Path) else np.asarray(one)
-        key, shape = self.card["input"], self.card["input_shape"]
+        key, shape = self.info.input_key, self.info.input_shape
         example = {key: _fitted(value, shape, bool(self._transforms), str(one)[:80])}
         position = np.zeros(1, np.int64)
         batch = transform_examples([example], self._transforms, Draws(0, position))
         return {name: array[0] for name, array in batch.items()}
 
     def _read(self, path: str | Path) -> np.ndarray:
-        if self.card["input"] == "image":
+        if self.info.input_key == "image":
             try:
                 return decode_image(path)
             except BadImage as error:
@@ -245,11 +247,11 @@ def main(argv: list[str]) -> int:
     predictor = chosen(args)
     if args.tile and not args.masks:
         raise UserError("--tile needs --masks=DIR, where the masks go")
-    if predictor.card["input"] == "volume":
+    if predictor.info.input_key == "volume":
         return _volumes(predictor, args)
     if args.masks:
         return _masks(predictor, args)
-    suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
+    suffixes = IMAGES if predictor.info.input_key == "image" else SERIES
     everything = list(files(args.paths, suffixes))
     bad, ready = 0, []
     for index, path in enumerate(everything, 1):
@@ -270,7 +272,7 @@ def main(argv: list[str]) -> int:
 
 def _masks(predictor: Predictor, args: Any) -> int:
     """Writes the mask of every picture and prints its row, picture by picture."""
-    if predictor.card["input"] != "image" or predictor.card.get("target") != "mask":
+    if predictor.info.input_key != "image" or predictor.info.target_key != "mask":
         raise UserError("--masks is for networks that give every pixel of a picture a class")
     tiling = Tiling((args.tile, args.tile), args.overlap, multiple=predictor.stride) if args.tile else None
     folder = MaskFolder(args.masks)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from cnn import distributed, report, tree
-from cnn.build import Built, eval_batches, model_card
+from cnn.build import Built, eval_batches
 from cnn.data.pipeline import load
 from cnn.data.sources import Source, targets
 from cnn.draws import Draws
@@ -87,7 +87,7 @@ def environment() -> dict[str, Any]:
 
 def data_card(plan: Plan) -> dict[str, Any]:
     """What the run learned from and was tested on."""
-    info, card = plan.dataset.info, model_card(plan.config, plan.built.info, plan.built.input_shape)
+    info, key = plan.dataset.info, plan.dataset.info.input_key
     split = plan.config.input.train_split
     return {
         "dataset": info.name + (" (fake examples)" if plan.config.input.fake else ""),
@@ -95,10 +95,10 @@ def data_card(plan: Plan) -> dict[str, Any]:
         "trained_on": f"{split} ({plan.batches.size:,} examples)",
         "watched": plan.config.eval.split or "nothing",
         "tested_on": plan.config.eval.test_split or "nothing",
-        "input": card["input"],
-        "shape": "x".join("?" if n is None else str(n) for n in card["input_shape"]),
-        "shape_in_the_network": "x".join(map(str, card["network_shape"])),
-        "classes": card["classes"],
+        "input": ", ".join(info.inputs),
+        "shape": "x".join("?" if n is None else str(n) for n in info.input_shape),
+        "shape_in_the_network": "x".join(map(str, plan.built.spec[key][0])),
+        "classes": list(info.class_names),
         "train_transforms": list(plan.config.input.train_transforms),
         "eval_transforms": list(plan.config.input.eval_transforms),
         "notes": list(plan.dataset.notes),
@@ -117,7 +117,7 @@ def leave(folder: Workdir, summary: dict[str, Any]) -> None:
 def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]:
     """Fitted on everything that the network may have learned from, so that they are not held back."""
     built, seen = plan.built, plan.seen()
-    if built.task.baselines_read(built.input_shape):
+    if built.task.baselines_read(built.spec[built.info.input_key][0]):
         train = _examples(built, seen)
     else:  # the targets alone
         key = built.info.target_key

@@ -4,7 +4,8 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from cnn.build import build, info_from_card, model_card, network_shape
+from cnn.build import build, network_spec
+from cnn.card import info_from_card, make_card, spec_from_card
 from cnn.data import open_dataset
 from cnn.errors import UserError
 from tests.support.runs import tiny
@@ -13,8 +14,7 @@ from tests.support.runs import tiny
 def built(**changes):
     config = tiny(**changes)
     dataset = open_dataset(config.input)
-    shape = network_shape(config, dataset.info, dataset.source("train"))
-    return build(config, dataset.info, shape)
+    return build(config, dataset.info, network_spec(config, dataset.info, dataset.source("train")))
 
 
 def test_the_network_is_made_for_the_shape_after_the_transforms():
@@ -22,16 +22,16 @@ def test_the_network_is_made_for_the_shape_after_the_transforms():
     given = {"input__eval_transforms": resized, "input__mean": (0.5,) * 3, "input__std": (0.5,) * 3}
     found = built(**given, model=ConfigDict({"name": "mlp"}))
     kernels = [x.shape for x in jax.tree.leaves(found.shapes["params"])]
-    assert found.input_shape == (6, 4, 3) and 72 in [shape[0] for shape in kernels]
-    card = model_card(found.config, found.info, found.input_shape)
-    again = build(found.config, info_from_card(card), tuple(card["network_shape"]))
+    assert found.spec["image"][0] == (6, 4, 3) and 72 in [shape[0] for shape in kernels]
+    card = make_card(found.config, found.info, found.spec)
+    again = build(found.config, info_from_card(card), spec_from_card(card))
     assert again.shapes == found.shapes
 
 
 def test_fake_photos_of_any_size():
     cropped = ConfigDict({"resize_short": {"size": 20}, "center_crop": {"size": 16}})
     given = {"input__mean": (), "input__std": (), "input__eval_transforms": cropped}
-    assert built(input__dataset="imagenet2012", **given).input_shape == (16, 16, 3)
+    assert built(input__dataset="imagenet2012", **given).spec["image"][0] == (16, 16, 3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from cnn import state as states
 from cnn import tree
 from cnn.build import build
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.layers.norm import BatchNorm
 from cnn.mesh import to_global
 from cnn.models import build_model
@@ -23,7 +23,7 @@ from cnn.step import make_train_step
 from cnn.tasks import build_task
 from tests.support.runs import tiny
 
-INFO = DatasetInfo("made", "image", (16, 16, 3), tuple("abcd"))
+INFO = DatasetInfo("made", {"image": Feature.image(16, 16, 3)}, {"label": LABEL}, tuple("abcd"))
 TASK = build_task("classification", INFO)
 RATE = optax.constant_schedule(0.1)  # only reported by the step
 RATE = optax.constant_schedule(0.1)  # only reported; each optimizer here has its own
@@ -171,7 +171,9 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32():
     ("dtype", "wanted"), [("auto", jnp.float32), ("float32", jnp.float32), ("bfloat16", jnp.bfloat16)]
 )
 def test_the_compute_type_of_a_config(dtype, wanted):
-    built = build(tiny(dtype=dtype), DatasetInfo("digits", "image", (8, 8, 1), tuple("0123456789")))
+    built = build(tiny(dtype=dtype), DatasetInfo(
+        "digits", {"image": Feature.image(8, 8, 1)}, {"label": LABEL}, tuple("0123456789")
+    ))
     assert built.model.dtype == wanted
 
 

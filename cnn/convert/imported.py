@@ -12,10 +12,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from cnn import config as configs
-from cnn.build import Built, build, model_card
+from cnn.build import Built, build
+from cnn.card import make_card, spec_of
 from cnn.convert.labels import IMAGENET_CLASSES, imagenet_classes
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.models import MODELS, TASK_OF
 from cnn.run.checkpoint import FOLDER, Checkpoints
 from cnn.state import TrainState
@@ -63,8 +64,8 @@ def dataset_info(
         known = classes == IMAGENET_CLASSES
         classes = imagenet_classes() if known else tuple(str(label) for label in range(classes))
     name = name or ("imagenet2012" if len(classes) == IMAGENET_CLASSES else "folder")
-    target = ("mask", (None, None)) if gives == "pixels" else ("label", ())
-    return DatasetInfo(name, "image", (None, None, channels), classes, *target)
+    targets = {"mask": Feature.mask(None, None)} if gives == "pixels" else {"label": LABEL}
+    return DatasetInfo(name, {"image": Feature.image(None, None, channels)}, targets, tuple(classes))
 
 
 def network(
@@ -88,7 +89,8 @@ def network(
         c.eval.test_split = "validation"  # its test split has no labels
     c.total_steps = 1  # never trained here, but the config must be a whole one
     shape = (preprocessing.size, preprocessing.size, len(preprocessing.mean))
-    return build(c.lock(), info, shape)
+    spec = spec_of(info)
+    return build(c.lock(), info, spec | {"image": (shape, spec["image"][1])})
 
 
 def write(built: Built, variables: Mapping[str, Any], folder: Path, source: Mapping[str, Any]) -> Path:
@@ -110,7 +112,7 @@ def write(built: Built, variables: Mapping[str, Any], folder: Path, source: Mapp
             "step": 0,
             "position": 0,
             "config": built.config.to_dict(),
-            "card": model_card(built.config, built.info, built.input_shape),
+            "card": make_card(built.config, built.info, built.spec),
             "data": "",
             "loop": Best(built.config.eval.mode).to_json(),
             "source": dict(source),

@@ -173,25 +173,26 @@ class Dataset:
         name = f"{self.info.name} '{split}'"
         size = self.info.example_bytes
         stackable = size is not None and self._keep([size * self.splits[part] for part, _, _ in parts])
-        if self._fake or stackable:
+        if (self._fake and not self.info.ragged) or stackable:
             stacked = [
                 {key: value[start:stop] for key, value in self._arrays(part).items()}
                 for part, start, stop in parts
             ]
             return sources.concatenated(stacked, name)
-        opened = [(self._provider.source(part), start, stop) for part, start, stop in parts]
+        opened = [(self._whole(part), start, stop) for part, start, stop in parts]
         whole = sources.SplitSource(opened, name)
-        if size is None and not self._workers:  # a worker process would keep its own copy
+        if size is None and not self._fake and not self._workers:  # a worker process would keep its own copy
             if self._keep([self._provider.split_bytes(part) for part, _, _ in parts]):
                 return sources.CachedSource(whole)
         return whole
 
-    def _arrays(self, part: str) -> dict[str, Any]:
-        from cnn.data import sources
+    def _whole(self, part: str) -> "Source":
+        from cnn.data import fake
 
-        if self._fake:
-            return sources.fake_source(self.info, part).arrays
-        return self._provider.arrays(part)
+        return fake.source(self.info, part) if self._fake else self._provider.source(part)
+
+    def _arrays(self, part: str) -> dict[str, Any]:
+        return self._whole(part).arrays if self._fake else self._provider.arrays(part)
 
     def _keep(self, sizes: list[int | None]) -> bool:
         """Whether splits of so many bytes are kept in memory; None is a size that nobody knows."""
@@ -210,9 +211,9 @@ def open_dataset(config: Any) -> Dataset:
     if config.in_memory not in ("auto", "yes", "no"):
         raise unknown("config.input.in_memory", str(config.in_memory), ("auto", "yes", "no"))
     if config.fake:
-        from cnn.data.sources import fake_sizes
+        from cnn.data import fake
 
-        sizes, notes = fake_sizes(provider.splits), ()
+        sizes, notes = fake.sizes(provider.splits), ()
     else:
         provider.prepare()
         sizes, notes = provider.sizes(), provider.notes()

@@ -23,7 +23,7 @@ from cnn import paths
 from cnn.data import Provider
 from cnn.data.sources import ArraySource, Example, in_memory
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.files.images import BadImage, decode_image, inspect
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
@@ -78,7 +78,7 @@ class Folder(Provider):
         if self.root:
             self._split_folders = _find_splits(self.root)
             classes = _find_classes(self.root, self._split_folders)
-        self.info = DatasetInfo("folder", "image", (None, None, 3), classes)
+        self.info = DatasetInfo("folder", {"image": Feature.image(None, None, 3)}, {"label": LABEL}, classes)
 
     def prepare(self) -> None:
         """Finds and checks the files, once.
@@ -116,7 +116,9 @@ class Folder(Provider):
             self._notes.append(f"{self.root}: no training image of {names}")
         shapes = {tuple(verdicts[file][1:3]) for file, _, _ in good}
         if len(shapes) == 1:
-            self.info = DatasetInfo("folder", "image", (*shapes.pop(), 3), self.info.class_names)
+            self.info = DatasetInfo(
+                "folder", {"image": Feature.image(*shapes.pop(), 3)}, {"label": LABEL}, self.info.class_names
+            )
 
     def _files(self) -> Iterator[tuple[str, int, str]]:
         """(path relative to the root with '/', label, split)."""

@@ -17,7 +17,7 @@ from cnn.data import Provider
 from cnn.data.folder import SPLITS, check, folders, fraction, split_of, walk
 from cnn.data.sources import ArraySource, Example, in_memory
 from cnn.errors import UserError
-from cnn.features import IGNORE, DatasetInfo
+from cnn.features import IGNORE, DatasetInfo, Feature
 from cnn.files.images import DAMAGED, EMPTY, UNREADABLE, BadImage, decode_image
 
 UNNAMED = 40  # classes up to which numbers will do for names; more labels are rather values of a grey picture
@@ -122,7 +122,7 @@ class MasksFolder(Provider):
         self.info = self._describe((None, None), names or ("background", "foreground"))
 
     def _describe(self, size: tuple[int | None, int | None], names: tuple[str, ...]) -> DatasetInfo:
-        return DatasetInfo("masks_folder", "image", (*size, 3), names, "mask", size)
+        return DatasetInfo("masks_folder", {"image": Feature.image(*size, 3)}, {"mask": Feature.mask(*size)}, names)
 
     def prepare(self) -> None:
         """Finds and checks the files, once.

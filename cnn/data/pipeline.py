@@ -227,15 +227,13 @@ def iterate(
             return Prefetcher(in_order(batches, start), place)
 
     def size() -> int:
-        arrays = example_shape(batches.source, batches.transforms).values()
+        arrays = example_spec(batches.source, batches.transforms).values()
         return batches.local * sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays)
 
     return Prefetcher(by_grain(batches, start, threads, workers, size), place)
 
 
-def example_shape(
-    source: Source, transforms: Sequence[Transform]
-) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def example_spec(source: Source, transforms: Sequence[Transform]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """{name: (shape, dtype)} of example 0 after the transforms.
 
     Raises:

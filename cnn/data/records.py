@@ -18,7 +18,7 @@ import numpy as np
 from cnn.data import Provider, data_root
 from cnn.data.sources import RecordSource, in_memory
 from cnn.errors import UserError
-from cnn.features import INPUT_KEYS, DatasetInfo
+from cnn.features import KINDS, LABEL, DatasetInfo
 
 FILE_FORMAT = "array_record"
 _DECODED = 1  # raise it when decoding changes
@@ -47,9 +47,9 @@ class Records(Provider):
 
     def _describe(self) -> DatasetInfo:
         features = self.builder.info.features
-        key = next(key for key in INPUT_KEYS if key in features)
+        key = next(key for key in KINDS if key in features)
         names = tuple(features["label"].names)
-        return DatasetInfo(self.builder.name, key, tuple(features[key].shape), names)
+        return DatasetInfo(self.builder.name, {key: KINDS[key](*tuple(features[key].shape))}, {"label": LABEL}, names)
 
     @property
     def directory(self) -> str:

@@ -11,13 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from cnn.draws import Draws
 from cnn.errors import UserError, unknown
 from cnn.features import DatasetInfo
 
 Example = dict[str, Any]
-FAKE_TRAIN, FAKE_OTHER = 64, 40
-_FREE_SIZE = {"image": (128, 160, 3), "volume": (24, 32, 40, 1), "series": (128, 1)}  # for fake examples of free shape
 
 
 @runtime_checkable
@@ -57,6 +54,25 @@ class ArraySource:
         return f"example {i} of {self.name}"
 
 
+class ListSource:
+    """Examples in memory that do not stack, because their sizes differ."""
+
+    def __init__(self, examples: Sequence[Example], name: str = "examples"):
+        self.examples, self.name = list(examples), name
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int) -> Example:
+        return self.examples[i]
+
+    def get(self, indices: Sequence[int]) -> list[Example]:
+        return [self.examples[i] for i in indices]
+
+    def describe(self, i: int) -> str:
+        return f"example {i} of {self.name}"
+
+
 class RecordSource:
     """One prepared TFDS split (ArrayRecord files), without TensorFlow."""
 
@@ -76,11 +92,11 @@ class RecordSource:
         return f"record {i} of {self.name}"
 
     def _example(self, raw: Mapping[str, Any]) -> Example:
-        dtype = np.float32 if self.info.input_key == "series" else np.uint8
-        value = np.asarray(raw[self.info.input_key])
-        if value.dtype != dtype:
-            raise TypeError(f"{self.info.input_key} is {value.dtype}, expected {np.dtype(dtype)}")
-        return {self.info.input_key: value, "label": np.asarray(raw["label"], np.int32)}
+        found = {name: np.asarray(raw[name]) for name in self.info.features}
+        for name, feature in self.info.inputs.items():
+            if found[name].dtype != feature.dtype:
+                raise TypeError(f"{name} is {found[name].dtype}, expected {feature.dtype}")
+        return {name: value.astype(self.info.features[name].dtype, copy=False) for name, value in found.items()}
 
 
 class SplitSource:
@@ -227,35 +243,3 @@ def _bound(text: str | None, size: int, default: int) -> int:
     else:
         value = int(text)
     return min(max(value + size if value < 0 else value, 0), size)
-
-
-def fake_sizes(splits: Sequence[str]) -> dict[str, int]:
-    """Split sizes of fake data; 'validation' and 'test' always exist, so that any config runs."""
-    names = dict.fromkeys([*splits, "train", "validation", "test"])
-    return {name: FAKE_TRAIN if name == "train" else FAKE_OTHER for name in names}
-
-
-def fake_source(info: DatasetInfo, split: str) -> ArraySource:
-    """Made-up examples of the right shapes: a pattern per class plus noise, so that a loss can fall."""
-    size = FAKE_TRAIN if split == "train" else FAKE_OTHER
-    free = _FREE_SIZE[info.input_key]
-    shape = tuple(a or b for a, b in zip(info.input_shape, free, strict=True))
-    kinds = max(info.num_classes, 1) if info.target_key == "label" else 10
-    labels = (np.arange(size) % kinds).astype(np.int32)
-    used = min(size, kinds)
-    pattern = Draws(0, np.arange(used)).uniform(0.0, 1.0, shape)[labels % used]
-    salt = sum(map(ord, split))
-    value = 0.7 * pattern + 0.3 * Draws(1 + salt, np.arange(size)).uniform(0.0, 1.0, shape)
-    target = labels
-    if info.target_key == "mask":
-        target = (value.mean(-1) * info.num_classes).astype(np.uint8)  # values are below 1
-    byte = info.input_key == "image"
-    value = (value * 255).astype(np.uint8) if byte else (4 * value - 2).astype(np.float32)
-    if info.target_key == "labels":
-        target = Draws(2, labels).integers(0, info.num_classes, info.target_shape).astype(np.int32)
-    elif info.target_key == "target":
-        target = Draws(2, labels).uniform(0.0, 1.0, info.target_shape).astype(np.float32)
-    arrays = {info.input_key: value, info.target_key: target}
-    if info.input_key == "volume":
-        arrays["spacing"] = np.ones((size, 3), np.float32)
-    return ArraySource(arrays, f"fake {info.name} '{split}'")

@@ -22,7 +22,7 @@ import numpy as np
 from cnn.data import Provider
 from cnn.data.sources import Example
 from cnn.errors import UserError
-from cnn.features import IGNORE, DatasetInfo
+from cnn.features import IGNORE, SPACING, DatasetInfo, Feature
 from cnn.files.volumes import FOUR_D, NOT_THERE, BadVolume, facts, read_mask, read_nifti
 
 SPLITS = ("train", "validation", "test")
@@ -91,7 +91,12 @@ class VolumesFolder(Provider):
             classes, self.modalities, self._listed = read_description(self.root)
         free = (None, None, None)
         channels = len(self.modalities)
-        self.info = DatasetInfo("volumes_folder", "volume", (*free, channels), classes, "mask", free)
+        self.info = DatasetInfo(
+            "volumes_folder",
+            {"volume": Feature.volume(*free, channels), "spacing": SPACING},
+            {"mask": Feature.mask(*free)},
+            classes,
+        )
 
     def prepare(self) -> None:
         """Reads the headers, once.

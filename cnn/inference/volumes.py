@@ -91,12 +91,12 @@ def write_masks(
       UserError: the network gives no mask, or a path stands for nothing.
     """
     card = predictor.card
-    if card.get("target") != "mask":
+    if predictor.info.target_key != "mask":
         raise UserError(f"this network does {card['task']}, which has no answer for every voxel")
     taken: dict[str, int] = {}
     for path in list(inputs(paths)):
         try:
-            volume = read(path, card["input_shape"][-1])
+            volume = read(path, predictor.info.input_shape[-1])
             mask = predicted(predictor, volume, tile, overlap)
         except UserError as error:
             yield {"path": path, "error": str(error)}

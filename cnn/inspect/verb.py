@@ -43,7 +43,7 @@ def inspect(
       examples: more inputs, for statistics and the patches that excite a channel.
       say: is told what is measured next.
     """
-    key, task = predictor.card["input"], predictor.built.task
+    key, task = predictor.info.input_key, predictor.built.task
     raw = predictor.example(path)[key]
     more = [predictor.example(one)[key] for one in examples]
     if any(one.shape != raw.shape for one in more):
@@ -119,9 +119,9 @@ def main(argv: list[str]) -> int:
     if not Path(args.path).is_file():
         raise UserError(f"'{args.path}' is no file; give one image, series or volume")
     predictor = chosen(args)
-    suffixes = IMAGES if predictor.card["input"] == "image" else SERIES
+    suffixes = IMAGES if predictor.info.input_key == "image" else SERIES
     more = tuple(files([args.data], suffixes))[: args.examples] if args.data else ()
-    at = _slice(args.slice, predictor.example(args.path)[predictor.card["input"]].shape)
+    at = _slice(args.slice, predictor.example(args.path)[predictor.info.input_key].shape)
     folder = output_folder(args.out or Path(args.workdir) / "inspect" / Path(args.path).stem, "--out")
     found = inspect(predictor, args.path, Path(args.path).name, args.layers, more, _say)
     _say("pictures and page")

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn import tree
-from cnn.data.pipeline import EvalBatches, TrainBatches, example_shape
+from cnn.data.pipeline import EvalBatches, TrainBatches, example_spec
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
 from cnn.mesh import batch_sharding, data_parallel_size
@@ -34,7 +34,7 @@ LARGEST = 5  # arrays that are named
 
 def abstract_batch(batches: TrainBatches | EvalBatches, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a batch as the loop hands it to the step."""
-    found = example_shape(batches.source, batches.transforms) | {"valid": ((), np.dtype(bool))}
+    found = example_spec(batches.source, batches.transforms) | {"valid": ((), np.dtype(bool))}
 
     def rows(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
         whole = (batches.batch_size, *shape)

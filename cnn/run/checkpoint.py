@@ -24,11 +24,11 @@ from orbax.checkpoint import v1 as ocp
 
 import cnn
 from cnn import distributed, tree
+from cnn.card import FORMAT
 from cnn.errors import UserError
 from cnn.run.checksums import describe
 from cnn.state import TrainState
 
-FORMAT = 1
 FOLDER = "checkpoints"
 ASIDE = "damaged-"  # begins the new name of a checkpoint that Orbax cannot even list
 Meta = dict[str, Any]

@@ -8,10 +8,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
-from cnn.features import TARGETS, DatasetInfo
+from cnn.features import DatasetInfo
 from cnn.shapes import Batch
-
-FREE_SIZE = 64  # pixels or steps of an axis that the data set leaves open, for the initial batch only
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
@@ -27,14 +25,13 @@ def one_zero(info: DatasetInfo, input_shape: tuple[int, ...] | None = None) -> B
       input_shape: of one input as the network sees it; None is that of the data set, with 64 for axes that it
         leaves open.
     """
-    shape = input_shape or tuple(size or FREE_SIZE for size in info.input_shape)
-    dtype = np.uint8 if info.input_key == "image" else np.float32
-    target = shape[:-1] if info.target_key == "mask" else info.target_shape
-    return {
-        info.input_key: np.zeros((1, *shape), dtype),
-        info.target_key: np.zeros((1, *target), TARGETS[info.target_key]),
-        "valid": np.ones(1, bool),
-    }
+    shape = input_shape or info.inputs[info.input_key].sized()
+    zeros = {name: np.zeros((1, *feature.sized()), feature.dtype) for name, feature in info.features.items()}
+    zeros[info.input_key] = np.zeros((1, *shape), info.inputs[info.input_key].dtype)
+    target = info.targets[info.target_key]
+    if target.rank:
+        zeros[info.target_key] = np.zeros((1, *shape[:-1]), target.dtype)
+    return {**zeros, "valid": np.ones(1, bool)}
 
 
 def unit(x: Any) -> Float[Array, "b *space c"]:

@@ -85,7 +85,8 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     from cnn import config, tree
-    from cnn.features import DatasetInfo
+    from cnn.card import spec_of
+    from cnn.features import KINDS, LABEL, DatasetInfo, Feature
     from cnn.mesh import replicated
     from cnn.models import build_model
     from cnn.optim import make_optimizer, make_schedule
@@ -97,17 +98,19 @@ def compile_step(name: str, topology: str, batch: int, space: int) -> dict[str, 
     c.optim.weight_decay = 1e-4
     channels, classes = entry.input[-1], tuple(map(str, range(entry.classes)))
     key = "image" if len(entry.input) == 3 else "volume"
-    target = ("mask", entry.input[:-1]) if entry.gives == "pixels" else ("label", ())
-    info = DatasetInfo("zeros", key, entry.input, classes, *target)
+    targets = {"mask": Feature.mask(*entry.input[:-1])} if entry.gives == "pixels" else {"label": LABEL}
+    info = DatasetInfo("zeros", {key: KINDS[key](*entry.input)}, targets, classes)
     task = build_task(TASK_OF[entry.gives], info, (0.5,) * channels, (0.25,) * channels)
+    zeros = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec_of(info).items()}
+    zeros["valid"] = np.ones(1, bool)
     model = build_model(name, {"num_classes": entry.classes, "dtype": jnp.bfloat16})
-    shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(task.init_batch()), 0))
+    shapes = jax.eval_shape(lambda: init_variables(model, task.inputs(zeros), 0))
     schedule = make_schedule(c.schedule, c.optim.lr, total_steps=1000, steps_per_epoch=100.0)
     tx = make_optimizer(c.optim, schedule, shapes["params"])
     state = jax.eval_shape(lambda variables: new_state(variables, tx, ema=False), shapes)
     devices = np.array(libtpu.devices(hardware.topology(topology))).reshape(-1, space)
     mesh = Mesh(devices, ("data", "space"), axis_types=(AxisType.Auto,) * 2)
-    one, count = task.init_batch(), batch * mesh.shape["data"]
+    one, count = zeros, batch * mesh.shape["data"]
     rows = {k: jax.ShapeDtypeStruct((count, *v.shape[1:]), v.dtype) for k, v in one.items()}
     split = {k: NamedSharding(mesh, PartitionSpec(*("data", "space")[: v.ndim])) for k, v in one.items()}
     step = jax.jit(

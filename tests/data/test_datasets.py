@@ -9,10 +9,9 @@ import pytest
 
 from cnn import config
 from cnn.data import DATASETS, open_dataset, open_provider
-from cnn.data.pipeline import TrainBatches, example_shape
+from cnn.data.pipeline import TrainBatches, example_spec
 from cnn.data.sources import ArraySource, parse_split, targets
 from cnn.errors import UserError
-from cnn.features import TARGETS
 from cnn.transforms import build_transforms
 
 SIZES = {"train": 898, "test": 899}
@@ -110,13 +109,13 @@ def test_fake_data(name):
     dataset = opened(name, fake=True)
     assert dataset.splits["train"] == 64 and dataset.splits["test"] == dataset.splits["validation"] == 40
     source, again = dataset.source("train"), opened(name, fake=True).source("train")
-    target = source.arrays[dataset.info.target_key]
-    assert np.array_equal(target, again.arrays[dataset.info.target_key])
-    assert len(target) == 64 and target.dtype == TARGETS[dataset.info.target_key]
-    value = source.arrays[dataset.info.input_key]
-    for array, wanted in ((value, dataset.info.input_shape), (target, dataset.info.target_shape)):
-        for have, want in zip(array.shape[1:], wanted, strict=True):
+    for name, feature in dataset.info.features.items():
+        array = source.arrays[name]
+        assert len(array) == 64 and array.dtype == feature.dtype
+        assert np.array_equal(array, again.arrays[name])
+        for have, want in zip(array.shape[1:], feature.shape, strict=True):
             assert want in (None, have)
+    target = source.arrays[dataset.info.target_key]
     if dataset.info.class_names:
         assert 0 <= target.min() and target.max() < dataset.info.num_classes
     assert len(dataset.source("train[:90%]")) == 58
@@ -266,7 +265,7 @@ def test_labels_without_decoding(data_dir, image_folder, way):
 def test_shape_of_an_example(data_dir, image_folder):
     transforms = build_transforms({"channels": {}, "resize": {"size": (7, 9)}})
     for dataset in (opened("digits", data_dir), opened("folder", image_folder), opened("folder", fake=True)):
-        found = example_shape(dataset.source("train"), transforms)
+        found = example_spec(dataset.source("train"), transforms)
         assert found == {"image": ((7, 9, 3), np.uint8), "label": ((), np.int32)}
 
 

@@ -136,9 +136,11 @@ class TestLeaks:
 
     def found(self, series, target, key="label", classes=("a", "b")):
         from cnn.data.sources import ArraySource
-        from cnn.features import DatasetInfo
+        from cnn.features import LABEL, DatasetInfo, Feature
 
-        info = DatasetInfo("x", "series", series.shape[1:], classes, key, target.shape[1:])
+        feature = {"label": LABEL, "target": Feature.numbers, "labels": Feature.labels}[key]
+        targets = {key: feature if key == "label" else feature(*target.shape[1:])}
+        info = DatasetInfo("x", {"series": Feature.series(*series.shape[1:])}, targets, classes)
         return suspects(ArraySource({"series": series, key: target}), info)
 
     def test_numbers(self):

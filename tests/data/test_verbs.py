@@ -11,14 +11,14 @@ from cnn.data import Dataset, Provider
 from cnn.data.tools import verbs
 from cnn.data.tools.check import check, statistics
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 
 
 class Stub(Provider):
     """A data set made of arrays."""
 
     def __init__(self, **splits):
-        self.info = DatasetInfo("stub", "series", (3, 1), ("a", "b"))
+        self.info = DatasetInfo("stub", {"series": Feature.series(3, 1)}, {"label": LABEL}, ("a", "b"))
         self.arrays_of = {split: {"series": x, "label": y} for split, (x, y) in splits.items()}
 
     def arrays(self, split):

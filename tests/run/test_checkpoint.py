@@ -389,7 +389,7 @@ def test_newer_format_is_refused(tmp_path, monkeypatch):
     checkpoints.save(state_at(2), meta_at(2))
     checkpoints.close()
     monkeypatch.undo()
-    with pytest.raises(UserError, match="has format 9, this version of cnn reads up to 1; upgrade cnn"):
+    with pytest.raises(UserError, match="has format 9, this version of cnn reads up to 2; upgrade cnn"):
         read_meta(find(str(tmp_path)))
 
 

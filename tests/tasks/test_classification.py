@@ -11,7 +11,7 @@ import pytest
 from sklearn import metrics as reference
 
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import KINDS, LABEL, DatasetInfo
 from cnn.scoring import sums
 from cnn.tasks import build_task, losses
 from cnn.tasks.classification import mixing
@@ -20,7 +20,7 @@ K = 7
 
 
 def info(classes=K, key="image", shape=(8, 6, 1)):
-    return DatasetInfo("test", key, shape, tuple(f"class {i}" for i in range(classes)))
+    return DatasetInfo("test", {key: KINDS[key](*shape)}, {"label": LABEL}, tuple(f"class {i}" for i in range(classes)))
 
 
 def task(classes=K, **options):

@@ -8,12 +8,12 @@ import pytest
 
 from cnn.data import open_provider
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import DatasetInfo, Feature
 from cnn.scoring import sums
 from cnn.tasks import build_task
 
-NUMBERS = DatasetInfo("numbers", "series", (6, 2), (), "target", (2,))
-STEPS = DatasetInfo("steps", "series", (6, 2), ("a", "b", "c"), "labels", (6,))
+NUMBERS = DatasetInfo("numbers", {"series": Feature.series(6, 2)}, {"target": Feature.numbers(2)})
+STEPS = DatasetInfo("steps", {"series": Feature.series(6, 2)}, {"labels": Feature.labels(6)}, ("a", "b", "c"))
 RNG = np.random.default_rng(0)
 
 
@@ -36,7 +36,9 @@ def test_regression_is_the_mean_over_valid_rows():
 
 @pytest.mark.parametrize(("loss", "far", "near"), [("mse", 9.0, 0.25), ("mae", 3.0, 0.5), ("huber", 2.5, 0.125)])
 def test_regression_losses(loss, far, near):
-    task = build_task("regression", DatasetInfo("x", "series", (6, 2), (), "target", (1,)), loss=loss)
+    task = build_task("regression", DatasetInfo(
+        "x", {"series": Feature.series(6, 2)}, {"target": Feature.numbers(1)}
+    ), loss=loss)
     batch = {"target": jnp.zeros((2, 1)), "valid": jnp.ones(2, bool)}
     np.testing.assert_allclose(task.loss({"logits": jnp.array([[3.0], [-0.5]])}, batch), [far, near])
 

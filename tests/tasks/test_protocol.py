@@ -8,17 +8,23 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.scoring import sums
 from cnn.tasks import TASKS, build_task
 
 K = 10
 
 PROBLEMS = {  # (what a data set says, shape of the logits) of each task
-    "classification": (DatasetInfo("test", "image", (8, 6, 1), tuple(map(str, range(K)))), (1, K)),
-    "regression": (DatasetInfo("test", "series", (12, 2), (), "target", (3,)), (1, 3)),
-    "segmentation": (DatasetInfo("test", "image", (8, 6, 1), tuple("abc"), "mask", (8, 6)), (1, 8, 6, 3)),
-    "sequence_labelling": (DatasetInfo("test", "series", (12, 2), tuple("abc"), "labels", (12,)), (1, 12, 3)),
+    "classification": (DatasetInfo(
+        "test", {"image": Feature.image(8, 6, 1)}, {"label": LABEL}, tuple(map(str, range(K)))
+    ), (1, K)),
+    "regression": (DatasetInfo("test", {"series": Feature.series(12, 2)}, {"target": Feature.numbers(3)}), (1, 3)),
+    "segmentation": (DatasetInfo(
+        "test", {"image": Feature.image(8, 6, 1)}, {"mask": Feature.mask(8, 6)}, tuple("abc")
+    ), (1, 8, 6, 3)),
+    "sequence_labelling": (DatasetInfo(
+        "test", {"series": Feature.series(12, 2)}, {"labels": Feature.labels(12)}, tuple("abc")
+    ), (1, 12, 3)),
 }
 
 

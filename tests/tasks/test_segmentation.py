@@ -6,15 +6,22 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import SPACING, DatasetInfo, Feature
 from cnn.scoring import overlap, sums
 from cnn.scoring.boundaries import boundary_f
 from cnn.tasks import build_task
 from cnn.tasks.segmentation import baselines, losses
 
 K = 3
-IMAGE = DatasetInfo("pictures", "image", (9, 7, 1), ("ground", "tree", "house"), "mask", (9, 7))
-VOLUME = DatasetInfo("volumes", "volume", (4, 5, 6, 1), ("air", "bone", "organ"), "mask", (4, 5, 6))
+IMAGE = DatasetInfo(
+    "pictures", {"image": Feature.image(9, 7, 1)}, {"mask": Feature.mask(9, 7)}, ("ground", "tree", "house")
+)
+VOLUME = DatasetInfo(
+    "volumes",
+    {"volume": Feature.volume(4, 5, 6, 1), "spacing": SPACING},
+    {"mask": Feature.mask(4, 5, 6)},
+    ("air", "bone", "organ"),
+)
 SPACES = {"image": (9, 7), "volume": (4, 5, 6)}
 
 
@@ -153,7 +160,7 @@ def test_scores_equal_scikit_learn_on_200_random_cases():
     from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
     rng = np.random.default_rng(1)
-    info = DatasetInfo("pictures", "image", (6, 5, 1), tuple("abcd"), "mask", (6, 5))
+    info = DatasetInfo("pictures", {"image": Feature.image(6, 5, 1)}, {"mask": Feature.mask(6, 5)}, tuple("abcd"))
     task = build_task("segmentation", info)
     step = jax.jit(task.metrics)
     for case in range(200):
@@ -180,7 +187,7 @@ def test_scores_equal_scikit_learn_on_200_random_cases():
 
 
 def test_counts_are_exact_where_float32_is_not():
-    info = DatasetInfo("large", "image", (4100, 4100, 1), ("a", "b"), "mask", (4100, 4100))
+    info = DatasetInfo("large", {"image": Feature.image(4100, 4100, 1)}, {"mask": Feature.mask(4100, 4100)}, ("a", "b"))
     task = build_task("segmentation", info)
     mask = jnp.zeros((1, 4100, 4100), jnp.uint8)
     counts = task._counts(jnp.zeros(mask.shape, jnp.int32), mask)
@@ -226,7 +233,9 @@ def test_baselines():
         y, x = rng.integers(0, 12, 2)
         one[y : y + 8, x : x + 8] = 1
     image = np.clip(rng.normal(60 + 120 * mask[..., None], 10), 0, 255).astype(np.uint8)
-    info = DatasetInfo("squares", "image", (20, 20, 1), ("ground", "square"), "mask", (20, 20))
+    info = DatasetInfo(
+        "squares", {"image": Feature.image(20, 20, 1)}, {"mask": Feature.mask(20, 20)}, ("ground", "square")
+    )
     task = build_task("segmentation", info)
     for picture in (image, 255 - image):  # bright or dark objects
         split = {"image": picture, "mask": mask}

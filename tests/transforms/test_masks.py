@@ -5,7 +5,7 @@ import pytest
 
 from cnn.draws import Draws
 from cnn.errors import UserError
-from cnn.features import IGNORE, DatasetInfo
+from cnn.features import IGNORE, DatasetInfo, Feature
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.affine import affine_places, bilinear, nearest_at, spline_matrix
 from cnn.transforms.apply import transform_examples
@@ -13,7 +13,7 @@ from cnn.transforms.masks import nearest
 
 B = 8
 PAINT = 255 * np.eye(4, 3, dtype=np.uint8)  # classes 0..2 are red, green and blue; what is black is no class
-INFO = DatasetInfo("painted", "image", (24, 24, 3), ("a", "b", "c"), "mask", (24, 24))
+INFO = DatasetInfo("painted", {"image": Feature.image(24, 24, 3)}, {"mask": Feature.mask(24, 24)}, ("a", "b", "c"))
 # Options to sweep; True where the pixels stay where they are.
 CASES = [
     ("channels", {"count": 3}, True),

@@ -5,7 +5,7 @@ import pytest
 
 from cnn.draws import Draws
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import KINDS, LABEL, DatasetInfo, Feature
 from cnn.transforms import TRANSFORMS as EVERY
 from cnn.transforms import build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
@@ -128,7 +128,7 @@ def test_the_wrong_kind_of_data_is_refused(name):
     takes = (transform.key,) if isinstance(transform.key, str) else transform.key
     kinds = ("image", "series") if takes is None else takes
     for key, shape in (("image", (12, 10, 3)), ("series", (16, 1))):
-        info = DatasetInfo("mine", key, shape, ("a", "b"))
+        info = DatasetInfo("mine", {key: KINDS[key](*shape)}, {"label": LABEL}, ("a", "b"))
         if key in kinds:
             check_transforms([transform], info)
             transform_examples(examples(key), [transform], Draws(0, np.arange(B)))
@@ -140,7 +140,7 @@ def test_the_wrong_kind_of_data_is_refused(name):
 
 
 def test_a_flip_of_time_is_for_series():
-    info = DatasetInfo("mine", "series", (16, 1), ("a", "b"))
+    info = DatasetInfo("mine", {"series": Feature.series(16, 1)}, {"label": LABEL}, ("a", "b"))
     check_transforms(build_transforms({"flip": {"axis": "t"}}), info)
     with pytest.raises(UserError, match="'flip' needs 'image'"):
         check_transforms(build_transforms({"flip": {}}), info)

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from cnn.draws import Draws
 from cnn.errors import UserError
-from cnn.features import IGNORE, DatasetInfo
+from cnn.features import IGNORE, LABEL, SPACING, DatasetInfo, Feature
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
 from cnn.transforms.volume import (
@@ -71,7 +71,12 @@ def test_every_transform_of_volumes_is_swept():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_types_purity_and_batches(name, options, shape, channels):
     (transform,) = build_transforms({name: options})
-    check_transforms([transform], DatasetInfo("mine", "volume", (*SHAPE, 1), ("a", "b"), "mask", SHAPE))
+    check_transforms([transform], DatasetInfo(
+        "mine",
+        {"volume": Feature.volume(*SHAPE, 1), "spacing": SPACING},
+        {"mask": Feature.mask(*SHAPE)},
+        ("a", "b"),
+    ))
     many = [example(seed, channels=channels) for seed in range(3)]
     for one in many:
         for value in one.values():
@@ -255,7 +260,9 @@ def test_data_without_a_spacing():
     for name in ("volume_patch", "volume_mirror"):
         (transform,) = build_transforms({name: CASES[name][0][0]})
         with pytest.raises(UserError, match=f"'{name}' needs 'volume', data set 'mine' has 'image'"):
-            check_transforms([transform], DatasetInfo("mine", "image", (8, 8, 1), ("a", "b")))
+            check_transforms([transform], DatasetInfo(
+                "mine", {"image": Feature.image(8, 8, 1)}, {"label": LABEL}, ("a", "b")
+            ))
 
 
 class Counting:

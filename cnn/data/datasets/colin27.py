@@ -18,7 +18,7 @@ from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.fetch import from_debian
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import SPACING, DatasetInfo, Feature
 from cnn.files.volumes import read_nifti
 
 PACKAGE = "mricron-data"
@@ -70,7 +70,12 @@ class Colin27(InMemory):
     def __init__(self, data_dir: str):
         # The shape is left open: transforms change it, and made-up examples may be small.
         free = (None, None, None)
-        super().__init__(DatasetInfo("colin27", "volume", (*free, 1), ("background", "brain"), "mask", free))
+        super().__init__(DatasetInfo(
+            "colin27",
+            {"volume": Feature.volume(*free, 1), "spacing": SPACING},
+            {"mask": Feature.mask(*free)},
+            ("background", "brain"),
+        ))
         self.root = data_root(data_dir)
 
     def make(self) -> dict[str, Arrays]:

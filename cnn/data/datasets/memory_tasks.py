@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from cnn.data.arrays import Arrays, InMemory
-from cnn.features import DatasetInfo
+from cnn.features import DatasetInfo, Feature
 
 SEEDS = {"train": 1111, "test": 2222}
 SYMBOLS, RECALLED, MARK = 8, 10, 9
@@ -21,7 +21,7 @@ class Adding(InMemory):
     """
 
     def __init__(self, data_dir: str = "", *, length: int):
-        info = DatasetInfo(f"adding_t{length}", "series", (length, 2), (), "target", (1,))
+        info = DatasetInfo(f"adding_t{length}", {"series": Feature.series(length, 2)}, {"target": Feature.numbers(1)})
         super().__init__(info)
 
     def make(self) -> dict[str, Arrays]:
@@ -48,7 +48,12 @@ class CopyMemory(InMemory):
     def __init__(self, data_dir: str = "", *, length: int):
         steps = length + 2 * RECALLED
         classes = tuple(str(symbol) for symbol in range(MARK + 1))
-        info = DatasetInfo(f"copy_memory_t{length}", "series", (steps, 1), classes, "labels", (steps,))
+        info = DatasetInfo(
+            f"copy_memory_t{length}",
+            {"series": Feature.series(steps, 1)},
+            {"labels": Feature.labels(steps)},
+            classes,
+        )
         super().__init__(info)
 
     def make(self) -> dict[str, Arrays]:

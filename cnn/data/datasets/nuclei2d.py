@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.datasets.nuclei3d import WHEEL, find
-from cnn.features import DatasetInfo
+from cnn.features import DatasetInfo, Feature
 
 FILES = {name: f"stardist/data/images/{name}2d.tif" for name in ("img", "mask")}
 SIDE = 256
@@ -25,7 +25,9 @@ class Nuclei2d(InMemory):
 
     def __init__(self, data_dir: str):
         classes = ("background", "nucleus")
-        super().__init__(DatasetInfo("nuclei2d", "image", (SIDE, SIDE, 1), classes, "mask", (SIDE, SIDE)))
+        super().__init__(DatasetInfo(
+            "nuclei2d", {"image": Feature.image(SIDE, SIDE, 1)}, {"mask": Feature.mask(SIDE, SIDE)}, classes
+        ))
         self.root = data_root(data_dir)
 
     def make(self) -> dict[str, Arrays]:

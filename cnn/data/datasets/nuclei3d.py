@@ -14,7 +14,7 @@ from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.data.fetch import from_wheel, in_package
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import SPACING, DatasetInfo, Feature
 
 WHEEL = "stardist==0.9.2"  # BSD-3-Clause
 FILES = {name: f"stardist/data/images/{name}3d.tif" for name in ("img", "mask")}
@@ -53,7 +53,12 @@ class Nuclei3d(InMemory):
 
     def __init__(self, data_dir: str):
         free = (None, None, None)
-        super().__init__(DatasetInfo("nuclei3d", "volume", (*free, 1), ("background", "nucleus"), "mask", free))
+        super().__init__(DatasetInfo(
+            "nuclei3d",
+            {"volume": Feature.volume(*free, 1), "spacing": SPACING},
+            {"mask": Feature.mask(*free)},
+            ("background", "nucleus"),
+        ))
         self.root = data_root(data_dir)
 
     def make(self) -> dict[str, Arrays]:

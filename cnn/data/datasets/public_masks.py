@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from cnn.data.records import Records
 from cnn.data.sources import Example, RecordSource
-from cnn.features import IGNORE, DatasetInfo
+from cnn.features import IGNORE, DatasetInfo, Feature
 
 _PET = (
     "Where this machine has no network, run `cnn data prepare oxford_iiit_pet --data_dir=DIR` on one that has, "
@@ -72,7 +72,12 @@ class MaskRecords(Records):
     def _describe(self) -> DatasetInfo:
         # Open sizes also where all are equal: splits of this many bytes are read from disk, not stacked.
         names = tuple(self._labels.values())
-        return DatasetInfo(self.builder.name, "image", (None, None, 3), names, "mask", (None, None))
+        return DatasetInfo(
+            self.builder.name,
+            {"image": Feature.image(None, None, 3)},
+            {"mask": Feature.mask(None, None)},
+            names,
+        )
 
     def source(self, split: str) -> MaskSource:
         classes = table({label: k for k, label in enumerate(self._labels)})

@@ -16,7 +16,7 @@ from cnn.data import open_provider
 from cnn.data.arrays import Arrays, InMemory
 from cnn.draws import Draws
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import DatasetInfo, Feature
 
 SIDE, MOST_ITEMS = 128, 5
 SIZES = {"train": 16_000, "validation": 200, "test": 400}
@@ -37,7 +37,12 @@ class Scenes(InMemory):
     """
 
     def __init__(self, name: str, classes: tuple[str, ...], items: Any):
-        info = DatasetInfo(name, "image", (SIDE, SIDE, 1), ("background", *classes), "mask", (SIDE, SIDE))
+        info = DatasetInfo(
+            name,
+            {"image": Feature.image(SIDE, SIDE, 1)},
+            {"mask": Feature.mask(SIDE, SIDE)},
+            ("background", *classes),
+        )
         super().__init__(info, tuple(SIZES))
         self._items = items
 

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
+from cnn.features import LABEL, DatasetInfo, Feature
 
 WHEEL = "aeon==1.6.0"
 PACKAGES = ("aeon", "sktime")
@@ -133,9 +133,13 @@ class Ucr(InMemory):
         self._files: list[Path] = []
         if name:
             shape, classes = SETS[name]
-            super().__init__(DatasetInfo(f"ucr_{name.lower()}", "series", shape, classes))
+            super().__init__(DatasetInfo(
+                f"ucr_{name.lower()}", {"series": Feature.series(*shape)}, {"label": LABEL}, classes
+            ))
             return
-        super().__init__(DatasetInfo("ucr", "series", (None, None), ("1", "2")))  # of fake data, without files
+        super().__init__(DatasetInfo(
+            "ucr", {"series": Feature.series(None, None)}, {"label": LABEL}, ("1", "2")
+        ))  # of fake data, without files
         if data_dir:
             self._files = _users_files(Path(data_dir).expanduser())
             self.prepare()
@@ -158,7 +162,9 @@ class Ucr(InMemory):
         if len(made) == 1:
             test = np.arange(len(made[0]["label"])) % TEST_EVERY == TEST_EVERY - 1
             made = [{key: value[rows] for key, value in made[0].items()} for rows in (~test, test)]
-        self.info = DatasetInfo(self.info.name, "series", made[0]["series"].shape[1:], classes)
+        self.info = DatasetInfo(
+            self.info.name, {"series": Feature.series(*made[0]["series"].shape[1:])}, {"label": LABEL}, classes
+        )
         return dict(zip(self.splits, made, strict=True))
 
     def _note(self, lengths: set[int], gaps: int) -> None:

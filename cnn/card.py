@@ -1,0 +1,52 @@
+"""The model card: what someone who has only a checkpoint must know to use its network. Plain JSON; imports no JAX."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnn.features import LENGTH, DatasetInfo, Feature
+
+FORMAT = 2  # of a checkpoint's metadata, the card included
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape and type of each entry of one transformed example
+
+
+def spec_of(info: DatasetInfo) -> Spec:
+    """The examples of a data set before the transforms, with 64 entries along the axes that it leaves open."""
+    found: Spec = {name: (feature.sized(), np.dtype(feature.dtype)) for name, feature in info.features.items()}
+    return found | {name + LENGTH: ((), np.dtype(np.int32)) for name in info.ragged}
+
+
+def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, Any]:
+    """The card of a network that a config describes.
+
+    Args:
+      spec: of an example after the transforms of evaluation.
+    """
+    return {
+        "task": config.task.name,
+        "model": config.model.name,
+        "dataset": info.name,
+        "classes": list(info.class_names),
+        "vocabulary": list(info.vocabulary),
+        "inputs": {name: feature.to_json() for name, feature in info.inputs.items()},
+        "targets": {name: feature.to_json() for name, feature in info.targets.items()},
+        "spec": {name: [list(shape), dtype.name] for name, (shape, dtype) in spec.items()},
+        "mean": list(config.input.mean),
+        "std": list(config.input.std),
+        "eval_transforms": config.input.eval_transforms.to_dict(),
+    }
+
+
+def info_from_card(card: Mapping[str, Any]) -> DatasetInfo:
+    """The data set's facts as a checkpoint tells them, so that predicting needs no data."""
+    inputs, targets = (
+        {name: Feature.from_json(found) for name, found in card[part].items()} for part in ("inputs", "targets")
+    )
+    return DatasetInfo(card["dataset"], inputs, targets, tuple(card["classes"]), tuple(card["vocabulary"]))
+
+
+def spec_from_card(card: Mapping[str, Any]) -> Spec:
+    """The example that the network was made for."""
+    return {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in card["spec"].items()}
