@@ -278,7 +278,7 @@ def _masks(predictor: Predictor, args: Any) -> int:
     folder = MaskFolder(args.masks)
     everything, bad = list(files(args.paths, IMAGES)), 0
     # After a crop nobody knows which part of the picture a pixel was.
-    whole = "center_crop" not in predictor.card["eval_transforms"]
+    whole = "center_crop" not in dict(predictor.card["eval_transforms"])
     for path in everything:
         try:
             image = predictor.raw(path)
