@@ -33,12 +33,12 @@ from cnn.inference.mask_files import MaskFolder
 from cnn.inference.tiles import Tiling, tiled
 from cnn.inference.volumes import write_masks
 from cnn.mesh import data_parallel_size, replicated, to_global
+from cnn.pixels import as_channels, resized
 from cnn.process import prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.transforms import build_transforms
 from cnn.transforms.apply import transform_examples
-from cnn.transforms.image import as_channels, resized
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SERIES = (".npy", ".csv")

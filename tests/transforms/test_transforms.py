@@ -7,11 +7,12 @@ from ml_collections import ConfigDict
 from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import KINDS, LABEL, DatasetInfo, Feature
+from cnn.pixels import as_channels, resized
 from cnn.transforms import TRANSFORMS as EVERY
 from cnn.transforms import build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
 from cnn.transforms.geometry import RandomResizedCrop
-from cnn.transforms.image import Channels, as_channels, resized
+from cnn.transforms.image import Channels
 from cnn.transforms.randaugment import OPERATIONS, RandAugment
 
 B = 6
