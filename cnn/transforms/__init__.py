@@ -28,7 +28,8 @@ class Transform(Protocol):
     what it changes, one of KEYS; a tuple of those that it takes, or None where it takes all.
     One that draws nothing and costs much says `fixed = True`: the pipeline may then apply it once and keep the result.
     One that moves pixels is `Geometric` (`cnn.transforms.rows`): a `mask` (`labels` of a series), `boxes` and `points`
-    move with them; what cannot do that says `leaves_targets = True`.
+    move with them; what cannot do that says `leaves_targets = True`. `unlabelled = True`: it brings in steps that have
+    no class.
     """
 
     batched: bool
@@ -126,6 +127,8 @@ def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> No
                 f"transform '{name}' moves pixels but not the {behind[0]} of '{info.name}'; "
                 "use affine, flip and color_jitter"
             )
+        if "labels" in info.targets and getattr(transform, "unlabelled", False):
+            raise UserError(f"transform '{name}' brings in steps without a class; set mode to edge, reflect or wrap")
         takes = (transform.key,) if isinstance(transform.key, str) else transform.key
         found = [key for key in takes or () if key in info.inputs]
         if takes is not None and not found:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn.draws import Draws
-from cnn.features import IGNORE
+from cnn.features import IGNORE, Feature
 from cnn.tables import resolve
 from cnn.transforms import TRANSFORMS, build_transforms, maps
 from cnn.transforms.apply import RANKS, traced, transform_examples, transformed
@@ -216,6 +216,27 @@ def test_what_is_outside_is_dropped_with_all_that_is_of_it():
     assert some["box_labels"].tolist() == [5, 6, 7, 8] and some["boxes"].min() == 0
 
 
+def test_a_batch_is_padded_after_boxes_were_dropped():
+    ragged = {
+        "boxes": Feature((None, 4), "float32", "n c", pad=5, fill=-1),
+        "box_labels": Feature((None,), "int32", "n", pad=5),
+    }
+    many = []
+    for i in range(4):
+        boxes = np.array([[0, 0, 9, 9], [12, 12, 20, 18], [30, 26, 32, 28]], np.float32)[: i % 4]
+        labels = np.arange(len(boxes), dtype=np.int32)
+        many.append(blank("image") | {"boxes": boxes, "box_labels": labels, "label": np.int32(i)})
+    transforms = build_transforms((("random_crop", {"size": 22}), ("flip", {}), ("color_jitter", {})))
+    out = transform_examples(many, transforms, Draws(1, np.arange(4)), ragged)
+    assert out["image"].shape == (4, 22, 22, 1) and out["boxes"].shape == (4, 5, 4) and out["label"].shape == (4,)
+    lengths = out["boxes_length"].tolist()
+    assert lengths == out["box_labels_length"].tolist() and lengths[0] == 0 and 0 < sum(lengths) < 6
+    for i, length in enumerate(lengths):
+        (alone,) = transformed([many[i]], transforms, Draws(1, np.array([i])))
+        np.testing.assert_array_equal(out["boxes"][i, :length], alone["boxes"])
+        assert (out["boxes"][i, length:] == -1).all()
+
+
 def test_the_way_back_of_a_mask():
     """A prediction on the network's grid over the input again: cut-off pixels are not known."""
     mask = np.random.default_rng(0).integers(0, 3, (32, 28)).astype(np.uint8)
@@ -225,6 +246,13 @@ def test_the_way_back_of_a_mask():
     assert (back != IGNORE).sum() == 400 and (done.inverse().move_mask(out["mask"], 0) != IGNORE).all()
     out, done = traced({"image": mask[..., None], "mask": mask}, build_transforms((("resize", {"size": (96, 56)}),)))
     np.testing.assert_array_equal(done.inverse().move_mask(out["mask"]), mask)
+
+
+def test_an_example_with_two_inputs_has_the_map_of_the_first():
+    example = blank("image") | blank("series")
+    steps = (("shift", {"size": 5, "mode": "wrap"}), ("resize", {"size": 16}))  # the shift is of the series
+    _, done = traced(example, build_transforms(steps), draws(0))
+    assert (done.before, done.after) == (SIZES["image"], (16, 16)) and not done.linear.offset.any()
 
 
 def test_the_second_use_of_a_transform_draws_anew():

@@ -8,8 +8,8 @@ from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import KINDS, LABEL, DatasetInfo, Feature
 from cnn.pixels import as_channels, resized
+from cnn.transforms import FORMAT_1_ORDER, build_transforms, check_transforms
 from cnn.transforms import TRANSFORMS as EVERY
-from cnn.transforms import build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
 from cnn.transforms.geometry import RandomResizedCrop
 from cnn.transforms.image import Channels
@@ -164,6 +164,20 @@ def test_a_flip_of_time_is_for_series():
     check_transforms(build_transforms((("flip", {"axis": "t"}),)), info)
     with pytest.raises(UserError, match="'flip' needs 'image'"):
         check_transforms(build_transforms((("flip", {}),)), info)
+
+
+def test_axes_and_type_of_an_entry_are_checked():
+    raw = Feature((12, 10), "uint16", "h w")
+    info = DatasetInfo("mine", {"series": Feature.series(9), "image": raw}, {"label": LABEL}, ("a", "b"))
+    check_transforms(build_transforms((("noise", {}),)), info)
+    with pytest.raises(UserError, match=r"'flip' takes 'image' as uint8 \[h w c\], data set 'mine' has uint16 \[h w\]"):
+        check_transforms(build_transforms((("flip", {}),)), info)
+    both = DatasetInfo("mine", {"series": Feature.series(9), "image": Feature.image()}, {"label": LABEL}, ("a", "b"))
+    check_transforms(build_transforms((("noise", {}), ("flip", {}))), both)  # not only of the main input
+
+
+def test_the_order_of_format_1_names_every_transform_of_then():
+    assert len(set(FORMAT_1_ORDER)) == len(FORMAT_1_ORDER) == 24 and set(FORMAT_1_ORDER) <= set(EVERY)
 
 
 def test_the_order_is_the_config_s():
