@@ -113,7 +113,7 @@ def _loss(task: Task, losses: sums.Sums) -> dict[str, float]:
     """The loss over a whole split, and its terms where there are several."""
     means = {name: float(value / count) if count else 0.0 for name, (value, count) in losses.items()}
     terms = {f"loss/{name}": value for name, value in means.items()} if len(means) > 1 else {}
-    return {"loss": float(weighted(task, means)), **terms}
+    return {"loss": float(weighted(task.loss_weights, means)), **terms}
 
 
 def evaluate(
