@@ -20,6 +20,7 @@ from cnn.plan import Plan
 from cnn.run.checkpoint import versions
 from cnn.run.workdir import Workdir
 from cnn.run.writers import read_metrics
+from cnn.scoring.comparing import best_first, standing
 from cnn.stopping import Best
 from cnn.transforms import build_transforms
 
@@ -57,6 +58,7 @@ def finish(
         report = built.task.report(scores.predictions, scores.targets)
         facts = {"split": config.eval.test_split, "examples": len(test)}
         summary["test"] = scores.metrics | report | facts
+        summary["proportions"] = [name for name in built.task.proportions if name in summary["test"]]
         examples = _examples(built, test) if distributed.is_main() else None
         if config.eval.baselines and distributed.is_main():
             summary["baselines"] = _baselines(plan, examples)
@@ -138,15 +140,14 @@ def score_text(summary: dict[str, Any]) -> str:
     test, metric = summary["test"], summary["config"]["eval"]["metric"]
     if not test:
         return "no test split"
-    model = f"{summary['config']['model']['name']} (this run)"
-    rows = {name: found.get(metric) for name, found in summary["baselines"].items()}
-    rows[model] = test.get(metric)
-    more_is_better = summary["config"]["eval"]["mode"] == "max"
-    ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=more_is_better)
+    mode, name = summary["config"]["eval"]["mode"], f"{summary['config']['model']['name']} (this run)"
+    baselines = {key: found.get(metric) for key, found in summary["baselines"].items()}
+    ranked = best_first({name: test.get(metric)} | baselines, mode)
     lines = [scalars_text(f"{test['split']} ({test['examples']} examples)", test)]
-    lines += [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
-    if ranked and ranked[0][1] != model:
-        lines.append(f"  the network does not beat {ranked[0][1]}")
+    lines += [f"  {key:<32} {metric} {value:.4f}" for key, value in ranked]
+    best, words = standing(test.get(metric), baselines, metric, mode)
+    if baselines and not best:
+        lines.append(f"  {words}")
     return "\n".join(lines)
 
 

@@ -52,6 +52,7 @@ class Row:
       metric: of the test split, as the task names it.
       size: of SIZES.
       minutes: per seed, about, on two cores ('ci', 'cpu').
+      mode: of the metric, 'max' or 'min' is better; '' is the config's `eval.mode`, of its `eval.metric`.
       baseline: not a run of its own: this strong trivial answer of the row named by `of`.
     """
 
@@ -67,6 +68,7 @@ class Row:
     minutes: float = 1.0
     baseline: str = ""
     of: str = ""
+    mode: str = ""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -80,6 +82,17 @@ class Row:
     def scale(self) -> float:
         """The table's unit: accuracies in %."""
         return 100.0 if "accuracy" in self.metric else 1.0
+
+    def better(self) -> str:
+        """'max' or 'min': which values of the metric are better.
+
+        Raises:
+          UserError: neither the row nor its config says so.
+        """
+        c = flags.load_config(str(ROOT / self.config), dict(self.overrides)).eval
+        if not self.mode and c.metric != self.metric:
+            raise UserError(f"row '{self.name}' needs a mode: its config watches {c.metric}, not {self.metric}")
+        return self.mode or c.mode
 
     def resolved(self) -> dict[str, Any]:
         """{dotted field: value} where the config, overridden, differs from the defaults; without seed and machine."""

@@ -5,7 +5,7 @@ A task is immutable and holds no arrays. `inputs`, `augment`, `loss`, `metrics` 
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from jaxtyping import Array, Float, Key
 
@@ -13,7 +13,13 @@ from cnn.shapes import Batch, Outputs, PerExample
 
 
 class Task(Protocol):
-    """One training step is: augment -> inputs -> model -> loss; an evaluation step leaves augment away."""
+    """One training step is: augment -> inputs -> model -> loss; an evaluation step leaves augment away.
+
+    Attributes:
+      proportions: metrics that are a share of the evaluated examples, which alone have Wilson's interval.
+    """
+
+    proportions: ClassVar[tuple[str, ...]]
 
     @property
     def num_outputs(self) -> int:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,8 @@ class Classification:
     mixup_alpha: float
     cutmix_alpha: float
     aux_weight: float
+
+    proportions: ClassVar[tuple[str, ...]] = ("accuracy", "top5")  # metrics that are a share of the examples
 
     def __post_init__(self) -> None:
         if self.objective not in LOSSES:

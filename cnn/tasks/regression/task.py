@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +34,8 @@ class Regression:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     objective: str
+
+    proportions: ClassVar[tuple[str, ...]] = ()  # no metric is a share of examples
 
     def __post_init__(self) -> None:
         if self.objective not in LOSSES:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,8 @@ class Segmentation:
     aux_weight: float
     background: bool
     spacing: tuple[float, ...]
+
+    proportions: ClassVar[tuple[str, ...]] = ()  # pixels of one picture are not independent
 
     def __post_init__(self) -> None:
         if self.info.target_key != "mask" or not 2 <= self.info.num_classes <= IGNORE:

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,8 @@ class SequenceLabelling:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     label_smoothing: float
+
+    proportions: ClassVar[tuple[str, ...]] = ("exact_accuracy",)  # steps of one series are not independent
 
     def __post_init__(self) -> None:
         if self.info.target_key != "labels" or not self.info.class_names:
