@@ -175,6 +175,7 @@ def _timing(timing: dict[str, Any]) -> Iterator[str]:
         "step_ms",
         "bare_step_ms",
         "overhead",
+        "overhead_below",
         "input_wait",
         "examples_per_second",
         "cache_hits",

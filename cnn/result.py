@@ -160,11 +160,17 @@ def timing_text(timing: dict[str, Any]) -> str:
     )
     if timing.get("bare_step_ms"):
         text += (
-            f"\nstep: {timing['step_ms']:.2f} ms in the loop, {timing['bare_step_ms']:.2f} ms bare: overhead "
-            f"{timing['overhead']:+.1%}, input wait {timing['input_wait']:.1%}, "
-            f"{timing['examples_per_second']:,.0f} examples/s"
+            f"\nstep: {timing['step_ms']:.2f} ms in the loop, {timing['bare_step_ms']:.2f} ms bare{_overhead(timing)}, "
+            f"input wait {timing['input_wait']:.1%}, {timing['examples_per_second']:,.0f} examples/s"
         )
     return text
+
+
+def _overhead(timing: dict[str, Any]) -> str:
+    if "overhead" in timing:
+        low, high = timing["overhead_interval"]
+        return f": overhead {timing['overhead']:.1%} ({low:.1%} to {high:.1%})"
+    return f": overhead below {timing['overhead_below']:.1%}" if "overhead_below" in timing else ""
 
 
 def _curves(folder: Workdir) -> list[str]:

@@ -7,6 +7,7 @@ prints one JSON object. It runs in a process of its own, so that memory of anyth
 
 import ctypes
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -102,7 +103,7 @@ def compare(plan: Plan) -> dict[str, Any]:
         for _ in range(STEPS):
             state, _ = jax.block_until_ready(step(state, batch))
         used = memory.used() + (held * mesh.size if cpu else 0)
-    seconds = bare_step_seconds(step, state, batch, wait=lockstep(mesh), budget=SECONDS)
+    seconds = statistics.median(bare_step_seconds(step, state, batch, wait=lockstep(mesh), budget=SECONDS))
     chip = peak_of(device, plan.built.model.dtype)
     share = mesh.size if cpu else 1  # simulated devices share the cores
     compute, traffic = forecast.on_chip(
