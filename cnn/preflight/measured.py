@@ -23,7 +23,7 @@ from cnn.mesh import lockstep, on_cpu
 from cnn.plan import Plan, make_plan
 from cnn.preflight import forecast, program
 from cnn.preflight.hardware import Chip
-from cnn.process import has_glibc, use_compile_cache
+from cnn.process import follow, has_glibc, use_compile_cache
 from cnn.timing import bare_step_seconds
 
 _M_MMAP_THRESHOLD = -3  # glibc's number for mallopt(3)
@@ -127,6 +127,7 @@ def against(expected: float | int, measured: float | int) -> dict[str, float]:
 def run(config: ConfigDict) -> dict[str, Any]:
     """`compare` of a config's plan."""
     use_compile_cache()
+    follow(config)
     return compare(make_plan(config))
 
 

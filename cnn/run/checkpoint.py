@@ -9,7 +9,6 @@ type and checksum of every array, because Orbax loads a flipped byte without com
 import dataclasses
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import sys
@@ -32,19 +31,6 @@ from cnn.state import TrainState
 FOLDER = "checkpoints"
 ASIDE = "damaged-"  # begins the new name of a checkpoint that Orbax cannot even list
 Meta = dict[str, Any]
-
-# Orbax logs every save at WARNING, and what fails at ERROR with hundreds of lines; we get the exception anyway.
-for _chatty in ("absl", "asyncio"):
-    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
-
-
-def _ignore_late_answers(unraisable: Any, otherwise: Any = sys.unraisablehook) -> None:
-    """After one failed read, TensorStore's threads still answer to an event loop that Orbax has closed."""
-    if "Event loop is closed" not in str(unraisable.exc_value):
-        otherwise(unraisable)
-
-
-sys.unraisablehook = _ignore_late_answers
 
 
 class Corrupt(Exception):
