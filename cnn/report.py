@@ -19,7 +19,7 @@ from cnn import flags, html
 from cnn.errors import UserError
 from cnn.figures import figure
 from cnn.html import escape
-from cnn.run.finished import Done, curve, groups, plain, read, scalars
+from cnn.run.finished import Done, chosen_metric, curve, groups, plain, read, scalars
 from cnn.run.workdir import flat, write_text
 from cnn.scoring.comparing import best_first, is_score, standing, without_score
 from cnn.scoring.sums import mean_interval, wilson_interval
@@ -86,7 +86,7 @@ def _headline(run: Done) -> str:
 
 
 def _metrics(run: Done) -> Iterator[str]:
-    test, metric = run.summary["test"], run.summary["config"]["eval"]["metric"]
+    test, metric = run.summary["test"], chosen_metric(run.summary["config"])
     yield "<h2>Result</h2>"
     if not test:
         yield "<p>No test split was scored.</p>"

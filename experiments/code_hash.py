@@ -19,7 +19,7 @@ from typing import Any
 
 OURS = ("cnn", "experiments", "configs")
 HASHED = ("cnn.models.", "cnn.data.datasets.", "cnn.tasks.", "cnn.transforms.", "cnn.files.", "experiments.")
-DEVICE = ("inputs", "augment", "losses", "loss")  # methods of a task that decide what is learned
+DEVICE = ("inputs", "augment", "losses", "loss_weights")  # methods of a task that decide what is learned
 
 _PARSING = threading.Lock()
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ def read(folder: str | Path) -> Done:
             f"{path} is damaged: '{missing[0]}' is no group; run the training command again"
         )
     return Done(folder, summary, read_metrics(folder / "metrics.jsonl"))
+
+
+def chosen_metric(config: Mapping[str, Any]) -> str:
+    """The metric that a run is judged by: that of `eval.metric`, without the name of an evaluation of `eval.also`."""
+    owner, _, metric = config["eval"]["metric"].rpartition("/")
+    return metric if owner in config["eval"].get("also", {}) else config["eval"]["metric"]
 
 
 def scalars(found: dict[str, Any]) -> dict[str, float]:

@@ -63,6 +63,9 @@ def test_the_end_of_a_run_ranks_what_has_a_score():
     assert "majority" not in text
     assert "This run has no finite macro_f1" in score_text(summary(NAN, {"svm": 0.9}))
     assert "svm is better than this run" in score_text(summary(0.2, {"svm": 0.1}, "min"))
+    watched = summary(0.98, {"svm": 0.9})
+    watched["config"]["eval"] |= {"metric": "shifted/macro_f1", "also": {"shifted": {}}}  # of another evaluation
+    assert score_text(watched).index("net (this run)") < score_text(watched).index("svm")
 
 
 def test_an_evaluation_that_is_not_finite_is_never_the_best():
