@@ -35,7 +35,7 @@ def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, An
         "spec": {name: [list(shape), dtype.name] for name, (shape, dtype) in spec.items()},
         "mean": list(config.input.mean),
         "std": list(config.input.std),
-        "eval_transforms": config.input.eval_transforms.to_dict(),
+        "eval_transforms": [[name, dict(options)] for name, options in config.input.eval_transforms],
     }
 
 

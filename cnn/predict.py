@@ -33,12 +33,12 @@ from cnn.inference.mask_files import MaskFolder
 from cnn.inference.tiles import Tiling, tiled
 from cnn.inference.volumes import write_masks
 from cnn.mesh import data_parallel_size, replicated
+from cnn.pixels import as_channels, resized
 from cnn.process import follow, prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.transforms import build_transforms
 from cnn.transforms.apply import transform_examples
-from cnn.transforms.image import as_channels, resized
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 SERIES = (".npy", ".csv")
@@ -279,7 +279,7 @@ def _masks(predictor: Predictor, args: Any) -> int:
     folder = MaskFolder(args.masks)
     everything, bad = list(files(args.paths, IMAGES)), 0
     # After a crop nobody knows which part of the picture a pixel was.
-    whole = "center_crop" not in predictor.card["eval_transforms"]
+    whole = "center_crop" not in dict(predictor.card["eval_transforms"])
     for path in everything:
         try:
             image = predictor.raw(path)

@@ -105,8 +105,8 @@ def data_card(plan: Plan) -> dict[str, Any]:
         "shape": "x".join("?" if n is None else str(n) for n in info.input_shape),
         "shape_in_the_network": "x".join(map(str, plan.built.spec[key][0])),
         "classes": list(info.class_names),
-        "train_transforms": list(plan.config.input.train_transforms),
-        "eval_transforms": list(plan.config.input.eval_transforms),
+        "train_transforms": [name for name, _ in plan.config.input.train_transforms],
+        "eval_transforms": [name for name, _ in plan.config.input.eval_transforms],
         "notes": list(plan.dataset.notes),
         "fingerprint": plan.dataset.fingerprint,
     }

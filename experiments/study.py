@@ -120,8 +120,8 @@ class Row:
         used = [_target("model", c.model.name, MODELS), _target("data set", c.input.dataset, DATASETS)]
         options = [value for _, value in _flat(c.model.to_dict()) if isinstance(value, str)]
         used += [MODELS[name].target for name in options if name in MODELS]  # the backbone of a head
-        used += [_target("transform", name, TRANSFORMS) for name in _names(c.input.train_transforms)]
-        used += [_target("transform", name, TRANSFORMS) for name in _names(c.input.eval_transforms)]
+        steps = (*c.input.train_transforms, *c.input.eval_transforms)
+        used += [_target("transform", name, TRANSFORMS) for name, _ in steps]
         tables = {name: entry.target for table in (MODELS, DATASETS) for name, entry in table.items()}
         texts = Code(ROOT, tables).texts(used, [_target("task", c.task.name, TASKS)])
         return _digest("\n".join([f"trainer {TRAINER}", *texts]))
@@ -228,8 +228,3 @@ def _target(kind: str, name: str, table: Mapping[str, Entry]) -> str:
     if name not in table:
         raise unknown(kind, name, table)
     return table[name].target
-
-
-def _names(transforms: Any) -> list[str]:
-    """Of a config's transforms."""
-    return list(transforms) if hasattr(transforms, "keys") else [name for name, _ in transforms]

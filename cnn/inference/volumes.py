@@ -67,10 +67,10 @@ def predicted(predictor: Any, volume: Volume, tile: int = 0, overlap: float = 0.
       tile: voxels along each axis; 0 is the window that the network was trained with.
     """
     config = predictor.built.config.input
-    chosen = {name: options for name, options in config.eval_transforms.items() if name in _WHOLE}
+    chosen = [(name, options) for name, options in config.eval_transforms if name in _WHOLE]
     example = {"volume": volume.voxels, "spacing": np.array(volume.spacing, np.float32)}
     ready = transform_examples([example], build_transforms(chosen), Draws(0, np.zeros(1, np.int64)))["volume"][0]
-    trained = config.train_transforms.get("volume_patch", {}).get("size", ready.shape[:3])
+    trained = dict(config.train_transforms).get("volume_patch", {}).get("size", ready.shape[:3])
     size = tuple(max(n, predictor.stride) for n in triple("tile", tile or trained))
     room = [max(n, m) for n, m in zip(ready.shape[:3], size, strict=True)]  # a small volume gets the dark of training
     padded = windowed({"volume": ready}, (0, 0, 0), room)["volume"]
