@@ -26,6 +26,7 @@ from cnn import distributed, tree
 from cnn.card import FORMAT
 from cnn.errors import UserError
 from cnn.run.checksums import describe
+from cnn.run.formats import upgraded
 from cnn.state import TrainState
 
 FOLDER = "checkpoints"
@@ -266,10 +267,11 @@ def _checksum(meta: Meta) -> str:
 
 
 def read_meta(folder: epath.Path) -> Meta:
-    """The JSON metadata of one checkpoint.
+    """The JSON metadata of one checkpoint, in today's format whichever it was written in.
 
     Raises:
       Corrupt: it cannot be read, or it is not ours.
+      UserError: it was written by a newer version, or describes what this one does not have.
     """
     try:
         meta = ocp.checkpointables_metadata(folder).custom_metadata
@@ -279,11 +281,10 @@ def read_meta(folder: epath.Path) -> Meta:
         raise Corrupt("its metadata are missing")
     if meta.get("checksum") != _checksum(meta):
         raise Corrupt("the checksum of its metadata is wrong: they were changed after they were written")
-    if meta["format"] > FORMAT:
-        raise UserError(
-            f"{folder} has format {meta['format']}, this version of cnn reads up to {FORMAT}; upgrade cnn"
-        )
-    return meta
+    try:
+        return upgraded(meta)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
 
 
 def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cnn.errors import UserError
+from cnn.run.formats import upgraded_config
 from cnn.run.workdir import flat
 from cnn.run.writers import read_metrics
 from cnn.scoring.sums import Interval, mean_interval
@@ -48,7 +49,8 @@ def read(folder: str | Path) -> Done:
         missing = [
             key for key in ("config", "test", "baselines") if not isinstance(summary[key], dict)
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        summary["config"] = upgraded_config(summary["config"]) if not missing else summary["config"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); run the training command again") from error
     if missing:
         raise UserError(
