@@ -34,7 +34,7 @@ from cnn.inference.tiles import Tiling, tiled
 from cnn.inference.volumes import write_masks
 from cnn.mesh import data_parallel_size, replicated
 from cnn.pixels import as_channels, resized
-from cnn.process import prepare
+from cnn.process import follow, prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.transforms import build_transforms
@@ -57,6 +57,7 @@ class Predictor:
         self.card = meta["card"]
         self.info = info_from_card(self.card)
         config = configs.for_this_machine(meta["config"])
+        follow(config)
         self.built = build(
             config, self.info, spec_from_card(self.card)
         )

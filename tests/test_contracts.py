@@ -111,6 +111,6 @@ def test_examples_longer_than_the_padding_are_named(monkeypatch):
     from tests.support import captions
 
     monkeypatch.setattr(captions, "LONGEST", 2)
-    with pytest.raises(UserError, match="an example has 3 tokens, a batch holds at most 2"):
+    with pytest.raises(UserError, match="example . of captions 'train' has 3 tokens, a batch holds at most 2"):
         plan = make_plan(settings())
         [plan.batches[step] for step in range(3)]

@@ -77,7 +77,7 @@ def test_means_of_what_is_there_are_exact_with_accumulation(unroll):
     class Tokens(type(TASK)):
         def losses(self, out, batch):
             each = super().losses(out, batch)
-            error = jnp.abs(out["logits"]) * jnp.arange(4)
+            error = jnp.abs(out["logits"]) * jnp.arange(4)[None]
             return each | {"token": counted(error, jnp.arange(4)[None] < batch["length"][:, None])}
 
         @property

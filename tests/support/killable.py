@@ -164,7 +164,7 @@ def _run(job: dict[str, Any]) -> int:
     flag = f"--xla_force_host_platform_device_count={job['devices']}"
     os.environ["XLA_FLAGS"] = flag  # read when the backend is made, which is after the fork
     cnn.result._curves = lambda _: []  # a picture takes longer than the run, and so does this timing:
-    cnn.timing.bare_step_seconds = lambda *_, **__: 1.0
+    cnn.timing.bare_step_seconds = lambda *_, **__: [1.0]
     settings = config.from_json(job["config"])
     _number_rows()
     if job["stale"]:
