@@ -36,7 +36,26 @@ def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, An
         "mean": list(config.input.mean),
         "std": list(config.input.std),
         "eval_transforms": config.input.eval_transforms.to_dict(),
+        "preprocess": preprocessing(config, info),
     }
+
+
+def preprocessing(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
+    """What is done to a raw input besides the transforms of evaluation.
+
+    Returns:
+      before: transforms, [name, options] each, that come first: those of the data set; images get their channels, and
+        where all had one size and nothing else changes it, that size.
+      window: voxels along d, h, w that the network was trained on, None if it saw whole inputs.
+    """
+    before = [[name, dict(options)] for name, options in info.preparation]
+    main, patch = info.inputs[info.input_key], dict(config.input.train_transforms).get("volume_patch")
+    if main.axes == "h w c":
+        before.append(["channels", {"count": main.shape[-1] or 3}])
+        if None not in main.shape and not config.input.eval_transforms:
+            before.append(["resize", {"size": list(main.shape[:2])}])
+    size = patch.get("size") if patch else None
+    return {"before": before, "window": [size] * 3 if isinstance(size, int) else size and list(size)}
 
 
 def info_from_card(card: Mapping[str, Any]) -> DatasetInfo:

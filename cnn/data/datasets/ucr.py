@@ -79,13 +79,20 @@ class Ucr(InMemory):
         if len({series.shape[1] for series in everything}) != 1:
             raise UserError(f"{self._files[0]} and {self._files[1]} have different numbers of channels")
         lengths = {len(series) for series in everything}
-        self._note(lengths, sum(int(np.isnan(series).any()) for series in everything))
+        gaps = sum(int(not np.isfinite(series).all()) for series in everything)
+        self._note(lengths, gaps)
         made = [_stacked(part.series, part.labels, classes, max(lengths)) for part in parts]
         if len(made) == 1:
             test = np.arange(len(made[0]["label"])) % TEST_EVERY == TEST_EVERY - 1
             made = [{key: value[rows] for key, value in made[0].items()} for rows in (~test, test)]
+        filling = (("fill_gaps", {}),) if gaps else ()
+        resampling = (("resample", {"steps": max(lengths)}),) if len(lengths) > 1 else ()
         self.info = DatasetInfo(
-            self.info.name, {"series": Feature.series(*made[0]["series"].shape[1:])}, {"label": LABEL}, classes
+            self.info.name,
+            {"series": Feature.series(*made[0]["series"].shape[1:])},
+            {"label": LABEL},
+            classes,
+            preparation=(*filling, *resampling),
         )
         return dict(zip(self.splits, made, strict=True))
 
