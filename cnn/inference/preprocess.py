@@ -170,7 +170,7 @@ class Preprocess:
         for name, value in example.items():
             feature = self.inputs[name]
             any_size = SPACE if self.whole or self._image else ""
-            wanted = [None if axis in any_size else size for axis, size in zip(feature.axes.split(), feature.shape)]
+            wanted = [None if axis in any_size else size for axis, size in zip(feature.axes.split(), feature.shape, strict=True)]
             if any(want not in (None, have) for want, have in zip(wanted, value.shape, strict=True)):
                 raise UserError(f"shape {value.shape}, but this network takes {feature.shape}")
             if not np.isfinite(value).all():

@@ -34,14 +34,16 @@ class Transform(Protocol):
 TRANSFORMS: dict[str, Entry] = {
     "volume_spacing": Entry("cnn.transforms.volume:Spacing", "resample to voxels of `spacing` mm, masks with them"),
     "volume_intensity": Entry(
-        "cnn.transforms.volume:Intensity", "normalise by `modality`: 'ct', 'mr' or 'microscopy'"
+        "cnn.transforms.intensity:Intensity", "normalise by `modality`: 'ct', 'mr' or 'microscopy'"
     ),
     "volume_fit": Entry("cnn.transforms.volume:Fit", "crop or pad about the middle, to `size` or a `multiple`"),
     "volume_patch": Entry(
         "cnn.transforms.volume:Patch", "random window of `size` voxels, foreground balanced, rotated, scaled, bent"
     ),
     "volume_mirror": Entry("cnn.transforms.volume:Mirror", "mirror along `axes` with probability one half each"),
-    "volume_gamma": Entry("cnn.transforms.volume:Gamma", "bend the intensities by a random power"),
+    "volume_gamma": Entry("cnn.transforms.intensity:Gamma", "bend the intensities by a random power"),
+    "fill_gaps": Entry("cnn.transforms.series:FillGaps", "fill gaps of a series by linear interpolation"),
+    "resample": Entry("cnn.transforms.series:Resample", "series to `steps` time steps by a cubic spline"),
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),

@@ -9,9 +9,9 @@ from cnn.errors import UserError
 from cnn.features import IGNORE, LABEL, SPACING, DatasetInfo, Feature
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
+from cnn.transforms.intensity import Intensity
 from cnn.transforms.volume import (
     Fit,
-    Intensity,
     Mirror,
     Patch,
     Spacing,
