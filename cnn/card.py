@@ -7,8 +7,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnn.features import LENGTH, DatasetInfo, Feature
+from cnn.transforms import TRANSFORMS
 
 FORMAT = 2  # of a checkpoint's metadata, the card included
+Transforms = tuple[tuple[str, Mapping[str, Any]], ...]
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape and type of each entry of one transformed example
 
 
@@ -44,18 +46,32 @@ def preprocessing(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
     """What is done to a raw input besides the transforms of evaluation.
 
     Returns:
-      before: transforms, [name, options] each, that come first: those of the data set; images get their channels, and
-        where all had one size and nothing else changes it, that size.
+      before: transforms, [name, options] each, that come first: those of the data set; images get their channels and,
+        where all had one size and no transform of evaluation changes it, that size.
       window: voxels along d, h, w that the network was trained on, None if it saw whole inputs.
     """
-    before = [[name, dict(options)] for name, options in info.preparation]
-    main, patch = info.inputs[info.input_key], dict(config.input.train_transforms).get("volume_patch")
+    main, given = info.inputs[info.input_key], config.input
+    before = list(info.preparation)
     if main.axes == "h w c":
-        before.append(["channels", {"count": main.shape[-1] or 3}])
-        if None not in main.shape and not config.input.eval_transforms:
-            before.append(["resize", {"size": list(main.shape[:2])}])
-    size = patch.get("size") if patch else None
-    return {"before": before, "window": [size] * 3 if isinstance(size, int) else size and list(size)}
+        before.append(("channels", {"count": main.shape[-1] or 3}))
+        if None not in main.shape and not given.eval_transforms:
+            before.append(("resize", {"size": main.shape[:2]}))
+    patch = given.train_transforms.get("volume_patch", {}).get("size")
+    return {
+        "before": [[name, dict(options)] for name, options in before],
+        "window": [patch] * 3 if isinstance(patch, int) else patch and list(patch),
+    }
+
+
+def transforms_of(saved: Any) -> Transforms:
+    """(name, options) of each transform as a card holds them, with tuples for JSON's lists."""
+    if isinstance(saved, Mapping):  # the order of the table
+        saved = [(name, saved[name]) for name in TRANSFORMS if name in saved]
+    return tuple((name, {key: _tuples(value) for key, value in options.items()}) for name, options in saved)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def info_from_card(card: Mapping[str, Any]) -> DatasetInfo:

@@ -111,7 +111,7 @@ class DatasetInfo:
       targets: what they learn to predict, by name; the first is the main one.
       class_names: by label, of masks the background first; empty for tasks without classes.
       vocabulary: what token ids stand for; empty without tokens.
-      preparation: transforms, (name, options) each, that the data set did to its files before it gave the first example;
+      preparation: transforms, (name, options) each, that the data set applied to its files before it gave examples;
         prediction does the same.
     """
 

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from cnn import config as configs
 from cnn.build import build
-from cnn.card import info_from_card, spec_from_card
+from cnn.card import info_from_card, preprocessing, spec_from_card
 from cnn.convert.pretrained import PRETRAINED
 from cnn.convert.pretrained import folder as pretrained_folder
 from cnn.errors import UserError
@@ -42,9 +42,10 @@ class Predictor:
     """
 
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
-        self.card, self.identity = meta["card"], str(meta.get("checksum", ""))
-        self.info = info_from_card(self.card)
         config = configs.for_this_machine(meta["config"])
+        self.info = info_from_card(meta["card"])
+        self.card = {"preprocess": preprocessing(config, self.info), **meta["card"]}  # older cards have none
+        self.identity = meta["checksum"]
         self.built = build(config, self.info, spec_from_card(self.card))
         self.preprocess, self.whole = (Preprocess.from_card(self.card, whole=whole) for whole in (False, True))
         self.variables = jax.device_put(variables, replicated(self.built.mesh))
@@ -96,8 +97,8 @@ class Predictor:
     def rows(self, examples: Iterable[Example | None], batch_size: int = BATCH) -> Iterator[Row | None]:
         """What the task predicts of each preprocessed example, in order: `probs`, `mask`, ...
 
-        Examples are taken as they come, a batch at a time. Their sizes may differ: neighbours of one size share a batch.
-        In the place of None comes None.
+        Examples are taken as they come, a batch at a time. Their sizes may differ: neighbours of one size share a
+        batch. In the place of None comes None.
         """
         waiting: list[Example | None] = []
         count, shapes, most = 0, None, 0
@@ -123,7 +124,7 @@ class Predictor:
         yield from flush()
 
     def _most(self, example: Example, batch_size: int) -> int:
-        """How many of such examples go into a batch: the classes of all pixels of large ones would not fit in memory."""
+        """How many of such examples share a batch: the classes of all pixels of many large ones need much memory."""
         if not self.dense:
             return batch_size
         return max(1, min(batch_size, PIXELS // math.prod(example[self.info.input_key].shape[:-1])))
@@ -145,7 +146,7 @@ class Predictor:
           UserError: the network does not give every pixel a class, or a value out of range.
         """
         if not self.dense:
-            raise UserError(f"tiling needs a segmentation model; the task of this network is {self.card['task']}")
+            raise UserError(f"masks and tiles need a segmentation model; this one is for {self.card['task']}")
         rank = self.info.inputs[self.info.input_key].rank
         given = (tile,) * rank if tile else tuple(max(n, self.stride) for n in self.whole.window or ())
         shown = Tiling(given or (self.stride,) * rank, overlap, multiple=self.stride)
@@ -190,7 +191,7 @@ class Predictor:
         """
         key, shape = self.info.input_key, self.info.input_shape
         if not self.dense:
-            raise UserError(f"tiling needs a segmentation model; the task of this network is {self.card['task']}")
+            raise UserError(f"masks and tiles need a segmentation model; this one is for {self.card['task']}")
         if x.ndim != len(shape) or shape[-1] not in (None, x.shape[-1]):
             raise UserError(f"shape {x.shape}, but this network takes {shape}")
         batch_size += -batch_size % data_parallel_size(self.built.mesh)

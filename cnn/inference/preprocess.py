@@ -1,23 +1,23 @@
-"""From raw inputs to examples, as the model card has it, and back: `Preprocess.from_card(card)(raw) -> (example, Frame)`.
+"""From raw inputs to examples and back, by the model card: `Preprocess.from_card(card)(raw) -> (example, Frame)`.
 
-Predicting, exporting, serving and monitoring share this code; it imports no model and no JAX. Nothing is resized, cut or
-filled in unless the card has it.
+Predicting, exporting, serving and monitoring share this code; it imports no model and no JAX. Nothing is resized, cut
+or filled in unless the card has it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
-from cnn.card import info_from_card, preprocessing_of, transforms_of
+from cnn.card import info_from_card, transforms_of
 from cnn.errors import UserError, printable
 from cnn.features import SPACE, SPACING, Feature
 from cnn.files.volumes import spacing_of
 from cnn.inference.readers import Raw
 from cnn.transforms import Transform, build_transforms, maps
-from cnn.transforms.apply import traced
+from cnn.transforms.apply import RANKS, traced
 from cnn.transforms.maps import Map
 
 WHOLE = ("channels", "fill_gaps", "resample", "volume_spacing", "volume_intensity")  # transforms that cut nothing off
@@ -64,9 +64,13 @@ class Frame:
 
         What the network did not see, because a crop cut it off, is IGNORE.
         """
-        if self.map is None or self.map.is_identity:
+        if self.map is None or self._is_identity():
             return mask
         return self.map.inverse().move_mask(mask)
+
+    def _is_identity(self) -> bool:
+        linear = self._map().linear
+        return linear is not None and not linear.offset.any() and np.array_equal(linear.matrix, np.eye(len(self.shape)))
 
     def boxes_back(self, boxes: Float[np.ndarray, "n s"]) -> Float[np.ndarray, "n s"]:
         """Boxes (low corner, high corner), clipped to the raw input."""
@@ -113,12 +117,18 @@ class Preprocess:
           card: see `cnn.card.make_card`.
           whole: leave out what resizes images and what cuts off or pads, for prediction in tiles.
         """
-        steps = preprocessing_of(card)
+        steps = card["preprocess"]
         before, after = (
-            tuple(build_transforms([(name, options) for name, options in part if not whole or name in WHOLE]))
-            for part in (steps["before"], transforms_of(card))
+            tuple(
+                transform
+                for name, options in transforms_of(part)
+                if not whole or name in WHOLE
+                for transform in build_transforms({name: options})
+            )
+            for part in (steps["before"], card["eval_transforms"])
         )
-        return cls(info_from_card(card).inputs, before, after, steps["window"], whole)
+        window = tuple(steps["window"]) if steps["window"] else None
+        return cls(info_from_card(card).inputs, before, after, window, whole)
 
     @property
     def kind(self) -> str:
@@ -132,13 +142,12 @@ class Preprocess:
           UserError: the input is not what the network takes; one line that begins with its name.
         """
         try:
-            example, moved = traced(self._given(raw.arrays), self.before)
-            example = self._checked(example)
-            example, moved_on = traced(example, self.transforms)
+            example, first = _traced(self._given(raw.arrays), self.before)
+            example, second = _traced(self._checked(example), self.transforms)
         except UserError as error:
             raise UserError(f"{printable(raw.name)}: {error}") from error
-        frame = Frame(maps.compose([moved, moved_on]), raw.path, raw.name, affine=raw.affine, rate=raw.rate)
-        return example, frame
+        done = maps.compose([first, second]) if first and second else None
+        return example, Frame(done, raw.path, raw.name, affine=raw.affine, rate=raw.rate)
 
     def _given(self, arrays: Mapping[str, np.ndarray]) -> Example:
         """The entries that are inputs of the network, the main one with its axis of channels."""
@@ -165,15 +174,23 @@ class Preprocess:
         """The inputs in the types of training.
 
         Raises:
-          UserError: another size than all training examples had, or values that are not finite. Images may have any size.
+          UserError: another size than that of all training examples (images may have any), or not finite.
         """
         for name, value in example.items():
             feature = self.inputs[name]
-            any_size = SPACE if self.whole or self._image else ""
-            wanted = [None if axis in any_size else size for axis, size in zip(feature.axes.split(), feature.shape, strict=True)]
+            free = SPACE if self.whole or self._image else ""
+            axes = zip(feature.axes.split(), feature.shape, strict=True)
+            wanted = [None if axis in free else size for axis, size in axes]
             if any(want not in (None, have) for want, have in zip(wanted, value.shape, strict=True)):
                 raise UserError(f"shape {value.shape}, but this network takes {feature.shape}")
             if not np.isfinite(value).all():
                 raise UserError(f"{name} holds values that are not finite")
             example[name] = value if value.dtype == np.uint8 else value.astype(feature.dtype, copy=False)
         return example
+
+
+def _traced(example: Example, transforms: Sequence[Transform]) -> tuple[Example, Map | None]:
+    """The example after the transforms, and the map of its main input."""
+    if not any(key in example for key in RANKS):  # nothing in it has a place
+        return example, None  # no transform takes it
+    return traced(example, transforms)

@@ -24,8 +24,8 @@ class Raw:
     """One input as it was read.
 
     Attributes:
-      arrays: entries of an example by name: `image` uint8 [h, w, c], `volume` float32 [d, h, w, c] with `spacing` [3] in
-        mm, `series` [t, c] in which NaN is a gap.
+      arrays: entries of an example by name: `image` uint8 [h, w, c], `volume` float32 [d, h, w, c] with `spacing` [3]
+        in mm, `series` [t, c] in which NaN is a gap.
       path: of the file or folder; '' for an array.
       name: what answers are listed under: the path, or 'FILE#3' for the fourth series of a file.
       affine: of volumes, [4, 4] from (d, h, w) of a voxel's centre to mm; see `cnn.files.volumes.Volume`.

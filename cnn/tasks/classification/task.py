@@ -209,7 +209,7 @@ class Classification:
             result["per_class"] = scores.per_class(confusion, self.info.class_names)
         return result
 
-    def describe(self, prediction: Mapping[str, Any], top: int = 5) -> dict[str, Any]:
+    def describe(self, prediction: Mapping[str, Any], frame: Any = None, top: int = 5) -> dict[str, Any]:
         """The `top` most probable classes of one row: {'class', 'probability', 'top': [...]}."""
         probs = np.asarray(prediction["probs"], np.float64)
         best = np.argsort(-probs, kind="stable")[:top]

@@ -103,7 +103,7 @@ class Regression:
         spread = np.sum((target - target.mean(axis=0, keepdims=True)) ** 2)
         return {"r2": float(1 - np.sum((said - target) ** 2) / spread) if spread else float("nan")}
 
-    def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, prediction: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
         """{'prediction': [numbers]}."""
         return {"prediction": [float(value) for value in np.asarray(prediction["prediction"])]}
 

@@ -105,7 +105,7 @@ class SequenceLabelling:
         right = np.asarray(predictions["labels"]) == np.asarray(targets)
         return {"accuracy_by_step": right.mean(axis=0).round(4).tolist()}
 
-    def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, prediction: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
         """{'labels': [a class name per step]}."""
         return {"labels": [self.info.class_names[label] for label in np.asarray(prediction["labels"])]}
 
