@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from cnn.errors import UserError, printable
-from cnn.files.walk import by_folder, hidden
+from cnn.files.walk import IGNORED, by_folder
 from cnn.inference.readers import READERS, Reader
 
 
@@ -38,10 +38,9 @@ def _meant(path: str, reader: Reader) -> Iterator[str]:
     elif os.path.lexists(path):
         yield path
     else:
-        for match in sorted(glob.glob(path, recursive=True)):
-            if any(hidden(part) for part in os.path.relpath(match).split(os.sep) if part not in (".", "..")):
-                continue
-            yield from _below(match, reader) if os.path.isdir(match) else [match]
+        for match in sorted(glob.glob(path, recursive=True)):  # without names that begin with a dot
+            if not any(part.lower() in IGNORED for part in match.split(os.sep)):
+                yield from _below(match, reader) if os.path.isdir(match) else [match]
 
 
 def _below(folder: str, reader: Reader) -> Iterator[str]:

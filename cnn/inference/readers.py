@@ -91,6 +91,8 @@ def _volume(path: str) -> Iterator[Raw]:
     if path.lower().endswith(".npy"):
         yield Raw({"volume": read_npy(path)}, path)
         return
+    if os.path.isfile(path) and is_slice(path):
+        raise UserError(f"{printable(path)}: one DICOM slice; give the folder of its series")
     try:
         found = read_dicom(path) if os.path.isdir(path) else read_nifti(path, "all")
     except BadVolume as error:
