@@ -7,7 +7,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnn.features import LENGTH, DatasetInfo, Feature
-from cnn.transforms import TRANSFORMS
 
 FORMAT = 2  # of a checkpoint's metadata, the card included
 Transforms = tuple[tuple[str, Mapping[str, Any]], ...]
@@ -37,7 +36,7 @@ def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, An
         "spec": {name: [list(shape), dtype.name] for name, (shape, dtype) in spec.items()},
         "mean": list(config.input.mean),
         "std": list(config.input.std),
-        "eval_transforms": config.input.eval_transforms.to_dict(),
+        "eval_transforms": [[name, dict(options)] for name, options in config.input.eval_transforms],
         "preprocess": preprocessing(config, info),
     }
 
@@ -56,7 +55,7 @@ def preprocessing(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
         before.append(("channels", {"count": main.shape[-1] or 3}))
         if None not in main.shape and not given.eval_transforms:
             before.append(("resize", {"size": main.shape[:2]}))
-    patch = given.train_transforms.get("volume_patch", {}).get("size")
+    patch = dict(given.train_transforms).get("volume_patch", {}).get("size")
     return {
         "before": [[name, dict(options)] for name, options in before],
         "window": [patch] * 3 if isinstance(patch, int) else patch and list(patch),
@@ -65,8 +64,6 @@ def preprocessing(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
 
 def transforms_of(saved: Any) -> Transforms:
     """(name, options) of each transform as a card holds them, with tuples for JSON's lists."""
-    if isinstance(saved, Mapping):  # the order of the table
-        saved = [(name, saved[name]) for name in TRANSFORMS if name in saved]
     return tuple((name, {key: _tuples(value) for key, value in options.items()}) for name, options in saved)
 
 

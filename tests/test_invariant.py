@@ -27,7 +27,7 @@ def unet(**changes):
         c.model = ConfigDict({"name": "unet", "widths": (4, 8)})
         c.task = ConfigDict({"name": "segmentation", "loss": "ce"})  # why not Dice: cnn/invariant.py
         c.input.dataset, c.input.mean, c.input.std = "nuclei2d", (), ()
-        c.input.train_transforms = ConfigDict({"random_crop": {"size": 16}})
+        c.input.train_transforms = (("random_crop", {"size": 16}),)
         c.eval.metric = "dice"
     return c
 
@@ -38,7 +38,7 @@ def tcn(**changes):
         c.model = ConfigDict({"name": "tcn", "width": 6, "levels": 2, "window": 3})
         c.task = ConfigDict({"name": "regression"})
         c.input.dataset, c.input.mean, c.input.std = "adding_t200", (), ()
-        c.input.train_transforms = ConfigDict()
+        c.input.train_transforms = ()
         c.eval.metric, c.eval.mode = "mse", "min"
     return c
 

@@ -92,7 +92,7 @@ def volumes(**changes):
         c.model = ConfigDict({"name": "unet3d", "widths": (4, 8)})
         c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
         c.input.dataset, c.input.mean, c.input.std = "nuclei3d", (), ()
-        c.input.train_transforms = ConfigDict({"volume_patch": {"size": (8, 8, 8), "foreground": 0.0}})
+        c.input.train_transforms = (("volume_patch", {"size": (8, 8, 8), "foreground": 0.0}),)
         c.eval.metric = "dice"
         for name, value in changes.items():
             c.mesh[name] = value

@@ -131,7 +131,7 @@ def test_series(tmp_path):
         total_steps=2,
         model={"name": "mnist1d_mlp"},
         input__dataset="mnist1d",
-        input__train_transforms={},
+        input__train_transforms=(),
         input__mean=(),
         input__std=(),
         eval__every_steps=2,

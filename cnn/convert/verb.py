@@ -15,7 +15,6 @@ from cnn import flags
 from cnn.data import DATASETS
 from cnn.errors import UserError, unknown
 from cnn.models import MODELS
-from cnn.transforms import TRANSFORMS
 
 ADVICE = (
     "What differs in spite of equal weights is padding (--option=padding=SAME), the norm's epsilon "
@@ -99,7 +98,6 @@ def convert(args: Any) -> dict[str, Any]:
     out = Path(args.out or Path(args.file).with_suffix("").name)
     if difference is None:
         write(built, converted, out, {"file": Path(args.file).name, "layout": layout})
-    steps = built.config.input.eval_transforms
     return {
         "file": args.file,
         "model": args.model,
@@ -109,7 +107,7 @@ def convert(args: Any) -> dict[str, Any]:
         "dropped": variables.dropped(args.model, layout, state, like),
         "parameters": size(converted["params"]),
         "classes": list(built.info.class_names),
-        "preprocessing": {name: steps[name].to_dict() for name in TRANSFORMS if name in steps}
+        "preprocessing": dict(preprocessing.transforms())
         | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         "difference": str(difference) if difference else None,
         "compared": bool(theirs),

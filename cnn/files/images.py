@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from cnn.pixels import as_channels
+
 EMPTY, NO_IMAGE, DAMAGED = "empty file", "not an image", "truncated or damaged"
 TOO_LARGE, PIXEL_TYPE, UNREADABLE = "too many pixels", "unsupported pixel type", "cannot be opened"
 
@@ -57,8 +59,6 @@ def _content(path: str | os.PathLike) -> bytes:
 
 
 def _rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
-    from cnn.transforms.image import as_channels
-
     if image.mode == "F":
         raise BadImage(f"{PIXEL_TYPE} (floating point)")
     if image.mode.startswith("I"):  # 16 bits; PIL's own conversion clips instead of scaling

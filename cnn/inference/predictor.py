@@ -20,7 +20,7 @@ from cnn.inference import readers
 from cnn.inference.preprocess import Example, Frame, Preprocess
 from cnn.inference.readers import Raw
 from cnn.inference.tiles import Tiling, tiled
-from cnn.mesh import data_parallel_size, replicated, to_global
+from cnn.mesh import data_parallel_size, replicated
 from cnn.process import prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
@@ -133,7 +133,7 @@ class Predictor:
         size += -size % data_parallel_size(self.built.mesh)
         given = examples + examples[:1] * (size - len(examples))
         batch = {name: np.stack([example[name] for example in given]) for name in given[0]}
-        rows = jax.device_get(self._step(self.variables, to_global(batch, self.built.mesh)))
+        rows = jax.device_get(self._step(self.variables, self.built.place(batch)))
         return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 
     def tiling(self, tile: int = 0, overlap: float = 0.5) -> Tiling | None:
@@ -199,7 +199,7 @@ class Predictor:
         def predict(tiles: np.ndarray) -> np.ndarray:
             # Tiles are float32 here; bytes are told from them by their type.
             batch = {key: tiles.astype(x.dtype)}
-            return np.asarray(self._probs(self.variables, to_global(batch, self.built.mesh)))
+            return np.asarray(self._probs(self.variables, self.built.place(batch)))
 
         return tiled(predict, x, tiling, batch=batch_size, finish=lambda v: v.argmax(-1).astype(np.uint8), out=out)
 

@@ -17,7 +17,7 @@ from cnn.features import SPACE, SPACING, Feature
 from cnn.files.volumes import spacing_of
 from cnn.inference.readers import Raw
 from cnn.transforms import Transform, build_transforms, maps
-from cnn.transforms.apply import RANKS, traced
+from cnn.transforms.apply import RANKS, padded, traced
 from cnn.transforms.maps import Map
 
 WHOLE = ("channels", "fill_gaps", "resample", "volume_spacing", "volume_intensity")  # transforms that cut nothing off
@@ -119,16 +119,11 @@ class Preprocess:
         """
         steps = card["preprocess"]
         before, after = (
-            tuple(
-                transform
-                for name, options in transforms_of(part)
-                if not whole or name in WHOLE
-                for transform in build_transforms({name: options})
-            )
+            build_transforms([(name, options) for name, options in transforms_of(part) if not whole or name in WHOLE])
             for part in (steps["before"], card["eval_transforms"])
         )
         window = tuple(steps["window"]) if steps["window"] else None
-        return cls(info_from_card(card).inputs, before, after, window, whole)
+        return cls(info_from_card(card).inputs, tuple(before), tuple(after), window, whole)
 
     @property
     def kind(self) -> str:
@@ -144,6 +139,7 @@ class Preprocess:
         try:
             example, first = _traced(self._given(raw.arrays), self.before)
             example, second = _traced(self._checked(example), self.transforms)
+            example = padded(example, {name: one for name, one in self.inputs.items() if one.pad is not None})
         except UserError as error:
             raise UserError(f"{printable(raw.name)}: {error}") from error
         done = maps.compose([first, second]) if first and second else None

@@ -1,12 +1,14 @@
 """Applying transforms to examples, one by one or stacked, stacking what comes out, and tracing where pixels went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import LENGTH, Feature
 from cnn.transforms import Transform, maps
 from cnn.transforms.maps import Map
 from cnn.transforms.rows import Geometric, has_rows, rows_moved
@@ -16,29 +18,38 @@ RANKS = {"image": 2, "volume": 3, "series": 1}  # axes of each that maps move
 
 
 def transform_examples(
-    examples: Example | list[Example], transforms: Sequence[Transform], draws: Draws
+    examples: Example | list[Example],
+    transforms: Sequence[Transform],
+    draws: Draws,
+    ragged: Mapping[str, Feature] = MappingProxyType({}),
 ) -> Example:
-    """`transformed`, stacked.
-
-    Raises:
-      UserError: the results are of different shapes; ragged ones must be padded before.
-    """
-    found = transformed(examples, transforms, draws)
-    return found if isinstance(found, dict) else stack(found)
-
-
-def transformed(
-    examples: Example | list[Example], transforms: Sequence[Transform], draws: Draws
-) -> Example | list[Example]:
-    """Applies transforms to stacked examples or to a list of them.
+    """Applies transforms to stacked examples or to a list of them, pads what is ragged, and stacks the result.
 
     The result does not depend on which of the two forms comes in, or on the batch that an example is in.
 
-    Returns:
-      Stacked examples, or a list where they were not stacked yet: always with boxes or points, whose number differs.
+    Raises:
+      UserError: the results are of different shapes, or what is ragged has more rows than its `pad`.
     """
-    apart = has_rows(examples[0] if isinstance(examples, list) else examples)
-    if apart and isinstance(examples, dict):
+    found = transformed(examples, transforms, draws, bool(ragged))
+    if isinstance(found, dict):
+        return found
+    return stack([padded(example, ragged) for example in found] if ragged else found)
+
+
+def transformed(
+    examples: Example | list[Example], transforms: Sequence[Transform], draws: Draws, apart: bool = False
+) -> Example | list[Example]:
+    """`transform_examples` without padding.
+
+    Args:
+      apart: never stack a list. So it is with boxes and points, whose number may become another.
+
+    Returns:
+      Stacked examples, or a list where they were not stacked yet.
+    """
+    rows = has_rows(examples[0] if isinstance(examples, list) else examples)
+    apart = apart or rows
+    if rows and isinstance(examples, dict):
         examples = unstack(examples)
     for transform, stream in streams(transforms):
         own = draws.stream(stream)
@@ -70,6 +81,26 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
         steps += _maps(transform, example, own.one(0))
         example = _apply(transform, example, own, 0)
     return example, maps.compose(steps)
+
+
+def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
+    """The example with its ragged features at their `pad` rows, and how many of them are there.
+
+    Raises:
+      UserError: one has more rows than that.
+    """
+    result = dict(example)
+    for name, feature in ragged.items():
+        if name not in example:  # predicting: no targets
+            continue
+        value = np.asarray(example[name], feature.dtype)
+        rows, size = len(value), feature.pad or 0
+        if rows > size:
+            raise UserError(f"an example has {rows} {name}, a batch holds at most {size}; shorten it with a transform")
+        result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
+        result[name][:rows] = value
+        result[name + LENGTH] = np.int32(rows)
+    return result
 
 
 def streams(transforms: Sequence[Transform]) -> list[tuple[Transform, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Int64, Num, UInt8
+from jaxtyping import Int64, Integer, Num
 
 from cnn.draws import Draws, Number
 from cnn.errors import UserError
@@ -190,12 +190,12 @@ def translations(size: Sequence[int], offsets: Int64[np.ndarray, "b r"], amount:
 def translated_example(
     example: Example, key: str, offsets: Num[np.ndarray, "b r"], amount: int, mode: str
 ) -> Example:
-    """The example with `translated` done to `key`, and to its mask; IGNORE is the zero of masks."""
+    """The example with `translated` done to `key`, and to its mask or labels; IGNORE is the zero of these."""
 
-    def move(mask: UInt8[np.ndarray, "b h w"]) -> UInt8[np.ndarray, "b h w"]:
+    def move(mask: Integer[np.ndarray, "b *space"]) -> Integer[np.ndarray, "b *space"]:
         return translated(mask[..., None], offsets, amount, mode, fill=IGNORE)[..., 0]
 
-    return example | {key: translated(example[key], offsets, amount, mode)} | mask_moved(example, move)
+    return example | {key: translated(example[key], offsets, amount, mode)} | mask_moved(example, move, key)
 
 
 def translated(
@@ -258,11 +258,13 @@ class Flip(Geometric):
         out = x.copy(order="C")
         pixels = out.view(f"V{x.shape[-1] * x.itemsize}")  # mirrors pixels, not channels: much faster
         pixels[chosen] = np.flip(pixels[chosen], axis)
-        result = example | {self.key: out}
-        if "mask" in example and self.axis != "t":
-            result["mask"] = mask = example["mask"].copy()
+
+        def mirrored(mask: Integer[np.ndarray, "b *space"]) -> Integer[np.ndarray, "b *space"]:
+            mask = mask.copy()
             mask[chosen] = np.flip(mask[chosen], axis)
-        return result
+            return mask
+
+        return example | {self.key: out} | mask_moved(example, mirrored, self.key)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,11 @@ class Shift(Geometric):
         super().__post_init__()
         check_translation(self.size, self.mode)
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether what comes in has no class."""
+        return self.mode == "zero"
+
     def drawn(self, example: Example, draws: Draws) -> tuple[str, Int64[np.ndarray, "b r"]]:
         """What moves, and where each crop begins in what is padded by `size`."""
         key = "series" if "series" in example else "image"

@@ -20,7 +20,7 @@ from cnn.errors import UserError
 from cnn.transforms import build_transforms
 
 N = 23
-AUGMENT = {"pad_crop": {"padding": 1}, "flip": {}, "erase": {"p": 0.5}}
+AUGMENT = (("pad_crop", {"padding": 1}), ("flip", {}), ("erase", {"p": 0.5}))
 
 
 def array_source(n=N):
@@ -89,7 +89,7 @@ def test_without_shuffling_every_epoch_is_the_source_in_its_order():
 
 
 def test_batch_is_what_it_says():
-    batch = TrainBatches(array_source(), build_transforms({}), 8, 0)[3]
+    batch = TrainBatches(array_source(), build_transforms(()), 8, 0)[3]
     assert batch["image"].shape == (8, 8, 8, 1) and batch["image"].dtype == np.uint8
     assert batch["label"].shape == (8,) and batch["label"].dtype == np.int32
     assert batch["valid"].dtype == bool and batch["valid"].all()
@@ -139,7 +139,7 @@ def test_different_shapes_are_explained():
     with pytest.raises(UserError, match="different shapes.*resize"):
         load(source, [], np.array([0, 1]), Draws(0, np.array([0, 1])))
     batch = load(
-        source, build_transforms({"resize": {"size": 4}, "flip": {}}), np.arange(2), Draws(0, np.arange(2))
+        source, build_transforms((("resize", {"size": 4}), ("flip", {}))), np.arange(2), Draws(0, np.arange(2))
     )
     assert batch["image"].shape == (2, 4, 4, 3)
 
@@ -308,7 +308,7 @@ class Source:
         return f"record {i} of the test"
 
 if __name__ == "__main__":
-    batches = EvalBatches(Source(), build_transforms({"shift": {}}), 8)
+    batches = EvalBatches(Source(), build_transforms((("shift", {}),)), 8)
     iterator = iterate(batches, 1, threads=1, workers=1)
     for step in (1, 2, 3):
         batch = next(iterator)

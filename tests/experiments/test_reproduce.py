@@ -70,8 +70,13 @@ def test_a_row_goes_stale_with_its_config_and_its_code(tmp_path, monkeypatch):
     assert stale(tiny_study, row, results) == ""
     changed = Row("a", DIGITS, {"optim.lr": "0.3"})
     assert stale(made([changed], tmp_path), changed, results) == "config"
-    flipped = Row("a", DIGITS, {"input.train_transforms.flip": "{}"})  # without options, and counts
-    assert stale(made([flipped], tmp_path), flipped, results) == "config"
+    turned = {}
+    for name, order in (("a", "'flip', 'rotate90'"), ("b", "'rotate90', 'flip'")):  # no options; the order counts
+        steps = "".join(f"({one}, {{}})," for one in order.split(", "))
+        turned[name] = Row("a", DIGITS, {"input.train_transforms": f"({steps})"})
+        assert stale(made([turned[name]], tmp_path), turned[name], results) == "config"
+    assert turned["a"].resolved()["input.train_transforms"] == [["flip", {}], ["rotate90", {}]]
+    assert turned["a"].config_hash() != turned["b"].config_hash()
     assert stale(made([changed], tmp_path), Row("a", DIGITS, {"log_every_steps": "7"}), results) == ""
     assert stale(tiny_study, Row("a", DIGITS, metric="loss"), results) == "metric"
     monkeypatch.setattr(study, "TRAINER", 10**6)

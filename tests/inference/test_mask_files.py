@@ -34,7 +34,7 @@ def run(tmp_path_factory):
         input__dataset="masks_folder",
         input__data_dir=str(folder / "data"),
         input__fake=False,
-        input__train_transforms={"flip": {}},
+        input__train_transforms=(("flip", {}),),
         input__mean=(0.4, 0.4, 0.4),
         input__std=(0.3, 0.3, 0.3),
         input__batch_size=8,

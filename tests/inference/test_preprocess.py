@@ -16,12 +16,12 @@ RNG = np.random.default_rng(0)
 OPEN_IMAGE = Feature.image(None, None, 3)
 
 
-def made(feature, transforms=None, *, kind="", train=None, preparation=(), whole=False):
+def made(feature, transforms=(), *, kind="", train=(), preparation=(), whole=False):
     """Preprocess of a card as training writes it."""
     kind = kind or {"h w c": "image", "d h w c": "volume", "t c": "series"}[feature.axes]
     inputs = {kind: feature} | ({"spacing": SPACING} if kind == "volume" else {})
     info = DatasetInfo("mine", inputs, {"label": LABEL}, ("a", "b"), preparation=preparation)
-    config = tiny(input__eval_transforms=transforms or {}, input__train_transforms=train or {})
+    config = tiny(input__eval_transforms=transforms, input__train_transforms=train)
     return Preprocess.from_card(make_card(config, info, spec_of(info)), whole=whole)
 
 
@@ -40,18 +40,18 @@ def test_nothing_heavy_is_imported():
 @pytest.mark.parametrize(
     ("feature", "transforms", "given", "wanted"),
     [
-        (Feature.image(8, 8, 1), {}, image(8, 8, 1), (8, 8, 1)),
-        (Feature.image(8, 8, 1), {}, image(20, 30, 3), (8, 8, 1)),  # all training images had one size
-        (Feature.image(8, 8, 3), {}, image(20, 30, 4), (8, 8, 3)),
-        (Feature.image(8, 8, 3), {"resize_short": {"size": 10}}, image(20, 30), (10, 15, 3)),
-        (OPEN_IMAGE, {}, image(5, 7, 1), (5, 7, 3)),
-        (OPEN_IMAGE, {"resize": {"size": (6, 4)}}, image(5, 7), (6, 4, 3)),
-        (OPEN_IMAGE, {"channels": {"count": 1}, "center_crop": {"size": 4}}, image(5, 7), (4, 4, 1)),
-        (Feature.image(None, None, None), {}, image(5, 7, 1), (5, 7, 3)),
-        (Feature.series(9, 2), {}, Raw({"series": np.zeros((9, 2), np.int64)}), (9, 2)),
-        (Feature.series(9, 1), {}, Raw({"series": np.zeros(9)}), (9, 1)),
-        (Feature.series(None, 2), {}, Raw({"series": np.zeros((5, 2))}), (5, 2)),
-        (Feature.volume(None, None, None, 1), {}, Raw({"volume": np.zeros((4, 5, 6))}), (4, 5, 6, 1)),
+        (Feature.image(8, 8, 1), (), image(8, 8, 1), (8, 8, 1)),
+        (Feature.image(8, 8, 1), (), image(20, 30, 3), (8, 8, 1)),  # all training images had one size
+        (Feature.image(8, 8, 3), (), image(20, 30, 4), (8, 8, 3)),
+        (Feature.image(8, 8, 3), (("resize_short", {"size": 10}),), image(20, 30), (10, 15, 3)),
+        (OPEN_IMAGE, (), image(5, 7, 1), (5, 7, 3)),
+        (OPEN_IMAGE, (("resize", {"size": (6, 4)}),), image(5, 7), (6, 4, 3)),
+        (OPEN_IMAGE, (("channels", {"count": 1}), ("center_crop", {"size": 4})), image(5, 7), (4, 4, 1)),
+        (Feature.image(None, None, None), (), image(5, 7, 1), (5, 7, 3)),
+        (Feature.series(9, 2), (), Raw({"series": np.zeros((9, 2), np.int64)}), (9, 2)),
+        (Feature.series(9, 1), (), Raw({"series": np.zeros(9)}), (9, 1)),
+        (Feature.series(None, 2), (), Raw({"series": np.zeros((5, 2))}), (5, 2)),
+        (Feature.volume(None, None, None, 1), (), Raw({"volume": np.zeros((4, 5, 6))}), (4, 5, 6, 1)),
     ],
 )
 def test_shapes_and_types(feature, transforms, given, wanted):
@@ -88,7 +88,7 @@ def test_what_is_refused_is_one_line_that_names_the_input(feature, given, said):
 
 def test_a_crop_of_an_image_that_is_too_small_names_it():
     with pytest.raises(UserError, match="^x.png: center_crop of 9x9 from an image of 4x6"):
-        made(OPEN_IMAGE, {"center_crop": {"size": 9}})(image(4, 6))
+        made(OPEN_IMAGE, (("center_crop", {"size": 9}),))(image(4, 6))
 
 
 def test_series_are_prepared_as_the_data_set_did():
@@ -101,11 +101,11 @@ def test_series_are_prepared_as_the_data_set_did():
 
 
 IMAGES = {
-    "nothing": ({}, False),
-    "resize": ({"resize": {"size": (10, 50)}}, False),
-    "short": ({"resize_short": {"size": 30}}, False),
-    "crop": ({"center_crop": {"size": (12, 20)}}, True),
-    "resize and crop": ({"resize_short": {"size": 30}, "center_crop": {"size": 28}}, True),
+    "nothing": ((), False),
+    "resize": ((("resize", {"size": (10, 50)}),), False),
+    "short": ((("resize_short", {"size": 30}),), False),
+    "crop": ((("center_crop", {"size": (12, 20)}),), True),
+    "resize and crop": ((("resize_short", {"size": 30}), ("center_crop", {"size": 28})), True),
 }
 
 
@@ -135,7 +135,7 @@ def test_the_way_back_from_a_volume():
     voxels[2:4, 2:6, 3:8] = 1
     affine = np.diag([3.0, 2.0, 1.0, 1.0])
     given = Raw({"volume": voxels, "spacing": np.array([3, 2, 1], np.float32)}, "x.nii", affine=affine)
-    spacing = {"volume_spacing": {"spacing": (1.5, 1.0, 1.0)}}
+    spacing = (("volume_spacing", {"spacing": (1.5, 1.0, 1.0)}),)
     example, frame = made(Feature.volume(None, None, None, 1), spacing)(given)
     assert example["volume"].shape == (12, 16, 10, 1) and frame.spacing == (3, 2, 1)
     mask = frame.mask_back((example["volume"][..., 0] > 0.5).astype(np.uint8))
@@ -146,10 +146,10 @@ def test_whole_inputs_for_tiles():
     """What resizes images and what cuts off or pads is left out; voxels keep the spacing of training."""
     example, frame = made(Feature.image(8, 8, 1), whole=True)(image(20, 30))
     assert example["image"].shape == (20, 30, 1)
-    assert made(OPEN_IMAGE, {"resize": {"size": 4}}, whole=True)(image(20, 30))[0]["image"].shape == (20, 30, 3)
-    transforms = {"volume_spacing": {"spacing": 2.0}, "volume_fit": {"size": 4}}
-    train = {"volume_patch": {"size": (4, 6, 8)}}
+    assert made(OPEN_IMAGE, (("resize", {"size": 4}),), whole=True)(image(20, 30))[0]["image"].shape == (20, 30, 3)
+    transforms = (("volume_spacing", {"spacing": 2.0}), ("volume_fit", {"size": 4}))
+    train = (("volume_patch", {"size": (4, 6, 8)}),)
     given = Raw({"volume": np.zeros((6, 8, 10, 1), np.float32), "spacing": np.ones(3, np.float32)})
     found = made(Feature.volume(None, None, None, 1), transforms, train=train, whole=True)
     assert found(given)[0]["volume"].shape == (3, 4, 5, 1) and found.window == (4, 6, 8)
-    assert made(Feature.volume(4, 4, 4, 1), train={"volume_patch": {"size": 4}}, whole=True).window == (4, 4, 4)
+    assert made(Feature.volume(4, 4, 4, 1), train=(("volume_patch", {"size": 4}),), whole=True).window == (4, 4, 4)

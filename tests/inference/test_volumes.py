@@ -21,10 +21,10 @@ def run(tmp_path_factory):
     """A workdir: a 3-D U-Net that has learned to tell an organ and its core, in a few steps."""
     folder = tmp_path_factory.mktemp("volumes")
     volumes.folder(folder / "data", count=6, shape=(24, 22, 12), spacing=(1.0, 1.0, 2.0))
-    same = {
-        "volume_spacing": {"spacing": (2.0, 1.0, 1.0)},
-        "volume_intensity": {"modality": "ct", "clip": (-300, 400), "mean": 0, "std": 200},
-    }
+    same = (
+        ("volume_spacing", {"spacing": (2.0, 1.0, 1.0)}),
+        ("volume_intensity", {"modality": "ct", "clip": (-300, 400), "mean": 0, "std": 200}),
+    )
     config = tiny(
         total_steps=60,
         model={"name": "unet", "widths": (8, 8)},
@@ -32,8 +32,8 @@ def run(tmp_path_factory):
         input__dataset="volumes_folder",
         input__data_dir=str(folder / "data"),
         input__fake=False,
-        input__train_transforms={**same, "volume_patch": {"size": (8, 16, 16)}, "volume_mirror": {}},
-        input__eval_transforms={**same, "volume_fit": {"size": (12, 22, 24)}},
+        input__train_transforms=(*same, ("volume_patch", {"size": (8, 16, 16)}), ("volume_mirror", {})),
+        input__eval_transforms=(*same, ("volume_fit", {"size": (12, 22, 24)})),
         input__batch_size=8,
         optim__name="adamw",
         optim__lr=0.02,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn.draws import Draws
-from cnn.features import IGNORE
+from cnn.features import IGNORE, Feature
 from cnn.tables import resolve
 from cnn.transforms import TRANSFORMS, build_transforms, maps
 from cnn.transforms.apply import RANKS, traced, transform_examples, transformed
@@ -38,7 +38,7 @@ COPIES = ("center_crop", "random_crop", "pad_crop", "shift", "flip", "rotate90",
 def cases():
     for name in GEOMETRIC:
         for options in OPTIONS.get(name, [{}]):
-            (transform,) = build_transforms({name: options})
+            (transform,) = build_transforms(((name, options),))
             for key in (transform.key,) if isinstance(transform.key, str) else transform.key:
                 yield pytest.param(name, options, key, id=f"{name}-{options}-{key}")
 
@@ -54,7 +54,7 @@ def draws(seed):
 
 
 def trace(name, options, example, seed):
-    return traced(example, build_transforms({name: options}), draws(seed))
+    return traced(example, build_transforms(((name, options),)), draws(seed))
 
 
 sweep = pytest.mark.parametrize(("name", "options", "key"), list(cases()))
@@ -132,7 +132,7 @@ def test_a_mask_of_a_box_goes_where_the_box_goes(name, options, key, seed):
 @sweep
 def test_boxes_do_not_depend_on_the_batch_and_leave_pixels_alone(name, options, key, seed):
     """Four examples with 0 to 3 boxes, stacked or not."""
-    (transform,) = build_transforms({name: options})
+    (transform,) = build_transforms(((name, options),))
     rng = np.random.default_rng(seed)
     many = []
     for count in range(4):
@@ -161,7 +161,7 @@ def test_boxes_do_not_depend_on_the_batch_and_leave_pixels_alone(name, options, 
 @pytest.mark.parametrize("axis", ["w", "h"])
 def test_flipping_twice(axis):
     example = painted("image", 3)
-    twice = traced(example, build_transforms({"flip": {"p": 1, "axis": axis}}) * 2, draws(0))[0]
+    twice = traced(example, build_transforms((("flip", {"p": 1, "axis": axis}),)) * 2, draws(0))[0]
     for key, value in example.items():
         np.testing.assert_array_equal(twice[key], value)
 
@@ -172,7 +172,7 @@ CHAIN = [("resize", {"size": (40, 36)}), ("affine", CUTS), ("flip", {"p": 1}), (
 
 @seeds
 def test_a_composed_map_is_one_after_the_other(seed):
-    transforms = [transform for name, options in CHAIN for transform in build_transforms({name: options})]
+    transforms = [transform for name, options in CHAIN for transform in build_transforms(((name, options),))]
     example = painted("image", seed)
     out, done = traced(example, transforms, draws(seed))
     steps, current = [], example
@@ -207,30 +207,58 @@ def test_what_is_outside_is_dropped_with_all_that_is_of_it():
         "label": np.int32(9),
     }
     crop = {"size": 18}  # of 32 x 28: begins at (7, 5)
-    out, _ = traced(example, build_transforms({"center_crop": crop}))
+    out, _ = traced(example, build_transforms((("center_crop", crop),)))
     np.testing.assert_array_equal(out["boxes"], [[3, 5, 13, 15], [0, 5, 9, 9], [1, 3, 1, 7]])
     assert out["box_labels"].tolist() == [6, 7, 8] and (out["box_points"] == [5, 7]).all()
     assert out["points"].tolist() == [[5, 7]] and out["point_labels"].tolist() == [2] and out["label"] == 9
-    strict, _ = traced(example, build_transforms({"center_crop": crop | {"visible": 0.6}}))
+    strict, _ = traced(example, build_transforms((("center_crop", crop | {"visible": 0.6}),)))
     assert strict["box_labels"].tolist() == [6, 8]  # 9 of the 16 rows of box 7 are inside
-    some, _ = traced(example, build_transforms({"center_crop": crop | {"visible": 0}}))
+    some, _ = traced(example, build_transforms((("center_crop", crop | {"visible": 0}),)))
     assert some["box_labels"].tolist() == [5, 6, 7, 8] and some["boxes"].min() == 0
+
+
+def test_a_batch_is_padded_after_boxes_were_dropped():
+    ragged = {
+        "boxes": Feature((None, 4), "float32", "n c", pad=5, fill=-1),
+        "box_labels": Feature((None,), "int32", "n", pad=5),
+    }
+    many = []
+    for i in range(4):
+        boxes = np.array([[0, 0, 9, 9], [12, 12, 20, 18], [30, 26, 32, 28]], np.float32)[: i % 4]
+        labels = np.arange(len(boxes), dtype=np.int32)
+        many.append(blank("image") | {"boxes": boxes, "box_labels": labels, "label": np.int32(i)})
+    transforms = build_transforms((("random_crop", {"size": 22}), ("flip", {}), ("color_jitter", {})))
+    out = transform_examples(many, transforms, Draws(1, np.arange(4)), ragged)
+    assert out["image"].shape == (4, 22, 22, 1) and out["boxes"].shape == (4, 5, 4) and out["label"].shape == (4,)
+    lengths = out["boxes_length"].tolist()
+    assert lengths == out["box_labels_length"].tolist() and lengths[0] == 0 and 0 < sum(lengths) < 6
+    for i, length in enumerate(lengths):
+        (alone,) = transformed([many[i]], transforms, Draws(1, np.array([i])))
+        np.testing.assert_array_equal(out["boxes"][i, :length], alone["boxes"])
+        assert (out["boxes"][i, length:] == -1).all()
 
 
 def test_the_way_back_of_a_mask():
     """A prediction on the network's grid over the input again: cut-off pixels are not known."""
     mask = np.random.default_rng(0).integers(0, 3, (32, 28)).astype(np.uint8)
-    out, done = traced({"image": mask[..., None], "mask": mask}, build_transforms({"center_crop": {"size": 20}}))
+    out, done = traced({"image": mask[..., None], "mask": mask}, build_transforms((("center_crop", {"size": 20}),)))
     back = done.inverse().move_mask(out["mask"])
     np.testing.assert_array_equal(back[6:26, 4:24], mask[6:26, 4:24])
     assert (back != IGNORE).sum() == 400 and (done.inverse().move_mask(out["mask"], 0) != IGNORE).all()
-    out, done = traced({"image": mask[..., None], "mask": mask}, build_transforms({"resize": {"size": (96, 56)}}))
+    out, done = traced({"image": mask[..., None], "mask": mask}, build_transforms((("resize", {"size": (96, 56)}),)))
     np.testing.assert_array_equal(done.inverse().move_mask(out["mask"]), mask)
+
+
+def test_an_example_with_two_inputs_has_the_map_of_the_first():
+    example = blank("image") | blank("series")
+    steps = (("shift", {"size": 5, "mode": "wrap"}), ("resize", {"size": 16}))  # the shift is of the series
+    _, done = traced(example, build_transforms(steps), draws(0))
+    assert (done.before, done.after) == (SIZES["image"], (16, 16)) and not done.linear.offset.any()
 
 
 def test_the_second_use_of_a_transform_draws_anew():
     example = {"image": np.arange(64 * 8 * 8, dtype=np.uint8).reshape(64, 8, 8, 1)}
-    one, two = (build_transforms({"flip": {"axis": axis}})[0] for axis in "wh")
+    one, two = (build_transforms((("flip", {"axis": axis}),))[0] for axis in "wh")
     rows = Draws(0, np.arange(64))
     first, second = rows.stream("Flip").bernoulli(0.5), rows.stream("Flip#2").bernoulli(0.5)
     assert (first != second).any()
@@ -243,7 +271,7 @@ def test_the_second_use_of_a_transform_draws_anew():
 
 def test_a_share_is_checked():
     for name in GEOMETRIC:
-        (transform,) = build_transforms({name: OPTIONS.get(name, [{}])[0]})
+        (transform,) = build_transforms(((name, OPTIONS.get(name, [{}])[0]),))
         with pytest.raises(ValueError, match=r"visible must be in 0\.\.1, got 2"):
             dataclasses.replace(transform, visible=2)
 
