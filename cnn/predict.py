@@ -59,11 +59,10 @@ def main(argv: list[str]) -> int:
 
 def _predict(predictor: Predictor, paths: list[str], masks: Masks, out: str, as_json: bool) -> int:
     """Writes and prints the answers; 1 where one is missing."""
-    file = AnswerFile(out, predictor.identity) if out else None
     counts = {"predicted": 0, "skipped": 0, "failed": 0}
     rows_are_shown = as_json or not out
     progress = Progress("predict", len(paths), quiet=rows_are_shown and sys.stdout.isatty())
-    with contextlib.closing(progress):
+    with AnswerFile(out, predictor.identity) if out else contextlib.nullcontext() as file, contextlib.closing(progress):
         for answer in answers(predictor, paths, masks, file.done if file else ()):
             counts["skipped" if answer.skipped else "failed" if answer.error else "predicted"] += 1
             progress.count(answer.path)
@@ -71,8 +70,9 @@ def _predict(predictor: Predictor, paths: list[str], masks: Masks, out: str, as_
                 file.add(answer.row)
             if rows_are_shown and not answer.skipped:
                 print(to_json(answer.row) if as_json else _line(answer.name, answer.row), flush=True)
-    if file:
-        file.finish()
+        if file:
+            file.finish()
+    if out:
         skipped = f", {counts['skipped']:,} skipped (answered before)" if counts["skipped"] else ""
         print(f"{printable(out)}: {counts['predicted']:,} predicted{skipped}", file=sys.stderr)
     if counts["failed"]:

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 class AnswerFile:
-    """Where the answers of one network go; opened again, it goes on.
+    """Where the answers of one network go; opened again, it goes on. To be used in `with`, `finish` at its end.
 
     Errors of an earlier run, and the last row of one that was killed while it wrote, are removed, so that those inputs
     are tried again.
@@ -46,13 +46,22 @@ class AnswerFile:
         try:
             if self._parquet and os.path.exists(path) and not os.path.exists(self._journal):
                 _replace(self._journal, _from_parquet(path))
-            self._file = open(self._journal, "a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._resume()
+            self._file = _locked(self._journal)
+            try:
+                self._resume()
+            except BaseException:
+                self._file.close()
+                raise
         except BlockingIOError as error:
             raise UserError(f"--out={path} is being written by another process; choose another file") from error
         except OSError as error:
             raise UserError(f"--out={path} cannot be written: {error.strerror}; choose another place") from error
+
+    def __enter__(self) -> "AnswerFile":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
 
     def _resume(self) -> None:
         """Reads what is there and leaves the file at its end."""
@@ -77,8 +86,7 @@ class AnswerFile:
             kept = (line for line in self._file if "error" not in (_parsed(line) or {}))
             _replace(self._journal, kept)
             self._file.close()
-            self._file = open(self._journal, "ab")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = _locked(self._journal)
 
     def add(self, row: Row) -> None:
         """Appends one row; it is there even if the process is killed right after."""
@@ -106,6 +114,21 @@ def _pyarrow() -> Any:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise UserError("--out=FILE.parquet needs the package 'pyarrow': pip install 'cnn[parquet]'") from error
+
+
+def _locked(path: str) -> Any:
+    """The file, open for reading and appending, with a lock that goes with the process.
+
+    Raises:
+      BlockingIOError: another process has it.
+    """
+    file = open(path, "a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _line(row: Row) -> bytes:
