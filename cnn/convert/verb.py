@@ -68,8 +68,10 @@ def convert(args: Any) -> dict[str, Any]:
     from cnn.convert.files import read_state
     from cnn.convert.imported import dataset_info, network, write
     from cnn.convert.labels import read_classes
+    from cnn.process import prepare
     from cnn.tree import size
 
+    prepare()
     options = dict(_option(text) for text in args.option)
     preprocessing = _preprocessing(args)
     state = read_state(args.file)

@@ -1,6 +1,6 @@
 """Applying transforms to examples, one by one or stacked, stacking what comes out, and tracing where pixels went."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -22,10 +22,14 @@ def transform_examples(
     transforms: Sequence[Transform],
     draws: Draws,
     ragged: Mapping[str, Feature] = MappingProxyType({}),
+    describe: Callable[[int], str] = "example {}".format,
 ) -> Example:
     """Applies transforms to stacked examples or to a list of them, pads what is ragged, and stacks the result.
 
     The result does not depend on which of the two forms comes in, or on the batch that an example is in.
+
+    Args:
+      describe: names the i-th example, for messages.
 
     Raises:
       UserError: the results are of different shapes, or what is ragged has more rows than its `pad`.
@@ -33,7 +37,7 @@ def transform_examples(
     found = transformed(examples, transforms, draws, bool(ragged))
     if isinstance(found, dict):
         return found
-    return stack([padded(example, ragged) for example in found] if ragged else found)
+    return stack([padded(example, ragged, i, describe) for i, example in enumerate(found)] if ragged else found)
 
 
 def transformed(
@@ -83,8 +87,8 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     return example, maps.compose(steps)
 
 
-def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
-    """The example with its ragged features at their `pad` rows, and how many of them are there.
+def padded(example: Example, ragged: Mapping[str, Feature], i: int, describe: Callable[[int], str]) -> Example:
+    """Example i with its ragged features at their `pad` rows, and how many of them are there.
 
     Raises:
       UserError: one has more rows than that.
@@ -96,7 +100,9 @@ def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
         value = np.asarray(example[name], feature.dtype)
         rows, size = len(value), feature.pad or 0
         if rows > size:
-            raise UserError(f"an example has {rows} {name}, a batch holds at most {size}; shorten it with a transform")
+            raise UserError(
+                f"{describe(i)} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
+            )
         result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
         result[name][:rows] = value
         result[name + LENGTH] = np.int32(rows)

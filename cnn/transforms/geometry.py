@@ -191,11 +191,10 @@ def translated_example(
     example: Example, key: str, offsets: Num[np.ndarray, "b r"], amount: int, mode: str
 ) -> Example:
     """The example with `translated` done to `key`, and to its mask or labels; IGNORE is the zero of these."""
-
-    def move(mask: Integer[np.ndarray, "b *space"]) -> Integer[np.ndarray, "b *space"]:
-        return translated(mask[..., None], offsets, amount, mode, fill=IGNORE)[..., 0]
-
-    return example | {key: translated(example[key], offsets, amount, mode)} | mask_moved(example, move, key)
+    pixels = {key: translated(example[key], offsets, amount, mode)}
+    return example | pixels | mask_moved(
+        example, lambda mask: translated(mask[..., None], offsets, amount, mode, fill=IGNORE)[..., 0], key
+    )
 
 
 def translated(
@@ -258,13 +257,16 @@ class Flip(Geometric):
         out = x.copy(order="C")
         pixels = out.view(f"V{x.shape[-1] * x.itemsize}")  # mirrors pixels, not channels: much faster
         pixels[chosen] = np.flip(pixels[chosen], axis)
+        return example | {self.key: out} | mask_moved(example, lambda mask: mirrored(mask, chosen, axis), self.key)
 
-        def mirrored(mask: Integer[np.ndarray, "b *space"]) -> Integer[np.ndarray, "b *space"]:
-            mask = mask.copy()
-            mask[chosen] = np.flip(mask[chosen], axis)
-            return mask
 
-        return example | {self.key: out} | mask_moved(example, mirrored, self.key)
+def mirrored(
+    mask: Integer[np.ndarray, "b *space"], chosen: Int64[np.ndarray, " n"], axis: int
+) -> Integer[np.ndarray, "b *space"]:
+    """The masks, those at `chosen` mirrored along `axis`."""
+    result = mask.copy()
+    result[chosen] = np.flip(mask[chosen], axis)
+    return result
 
 
 @dataclasses.dataclass(frozen=True)
