@@ -58,6 +58,15 @@ def read_dicom(folder: str | os.PathLike, series: str = "") -> Volume:
     return canonical(voxels[..., None], to_ours @ affine)
 
 
+def is_slice(path: str | os.PathLike) -> bool:
+    """Whether a file begins as those of DICOM do; directories of a medium (DICOMDIR) are none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM" and os.path.basename(path) != "DICOMDIR"
+    except OSError:
+        return False
+
+
 def _slices(folder: str | os.PathLike, series: str) -> list[Any]:
     pydicom = needs("pydicom")
     if not os.path.isdir(folder):
