@@ -199,7 +199,7 @@ def read_description(root: str) -> tuple[tuple[str, ...], tuple[str, ...], list[
 def look(root: str, image: str, label: str, channels: int) -> Case:
     """The case with sizes from its headers, or with the reason why it cannot be used."""
     try:
-        shape, spacing = facts(os.path.join(root, image))
+        shape, spacing, _ = facts(os.path.join(root, image))
     except BadVolume as error:
         reason = "image missing" if str(error) == NOT_THERE else f"image {error}"
         return Case(image, label, reason=reason)
@@ -208,7 +208,7 @@ def look(root: str, image: str, label: str, channels: int) -> Case:
     if (shape[3] if len(shape) == 4 else 1) != channels:
         return Case(image, label, reason=f"not {channels} channels ({_by(shape)})")
     try:
-        size, _ = facts(os.path.join(root, label))
+        size, _, _ = facts(os.path.join(root, label))
     except BadVolume as error:
         reason = "mask missing" if str(error) == NOT_THERE else f"mask {error}"
         return Case(image, label, reason=reason)

@@ -38,7 +38,7 @@ def test_byte_orders_and_types(tmp_path, suffix, byte_order, dtype):
     assert found.voxels.dtype == np.float32 and found.voxels.shape == (7, 6, 5, 1)
     assert np.array_equal(found.voxels[..., 0], content("float32").transpose(2, 1, 0))
     assert found.spacing == (3.0, 2.0, 1.0)
-    assert facts(path) == ((7, 6, 5), (3.0, 2.0, 1.0))
+    assert facts(path)[:2] == ((7, 6, 5), (3.0, 2.0, 1.0))
 
 
 ORIENTATIONS = [
@@ -58,7 +58,7 @@ def test_every_orientation_is_the_same_volume_and_goes_back(tmp_path, order, sig
     assert np.array_equal(nib.orientations.io_orientation(np.diag([*SPACING, 1.0])), start)
     found = read_nifti(path)
     assert np.array_equal(found.voxels, straight.voxels)
-    assert np.allclose(found.affine, straight.affine) and facts(path) == ((7, 6, 5), found.spacing)
+    assert np.allclose(found.affine, straight.affine) and facts(path)[:2] == ((7, 6, 5), found.spacing)
     mask = (found.voxels[..., 0] > 100).astype(np.uint8)
     write_nifti(tmp_path / "mask.nii.gz", mask, found.affine, like=path)
     there = nib.load(tmp_path / "mask.nii.gz")
