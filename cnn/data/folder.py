@@ -25,11 +25,11 @@ from cnn.data.sources import ArraySource, Example, in_memory
 from cnn.errors import UserError
 from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.files.images import BadImage, decode_image, inspect
+from cnn.files.walk import entries, folders, walk
 
 SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
 SPLITS |= {"validation": "validation", "test": "test"}
 TRAIN, VALIDATION = 0.8, 0.1  # of DIR/CLASS/*; the rest is 'test'
-_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 _SAVE_EVERY = 5000
 
 
@@ -174,16 +174,6 @@ class Folder(Provider):
         return 3 * self._pixels[split]
 
 
-def entries(folder: str) -> list[str]:
-    """Names in a folder, without hidden ones and what systems leave behind."""
-    return sorted(n for n in os.listdir(folder) if n[0] != "." and n.lower() not in _IGNORED)
-
-
-def folders(folder: str) -> list[str]:
-    """Names of the folders in a folder."""
-    return [name for name in entries(folder) if os.path.isdir(os.path.join(folder, name))]
-
-
 def _find_splits(root: str) -> dict[str, str]:
     """{split: its folder}, empty where the folder holds classes directly."""
     if not os.path.isdir(root):
@@ -216,20 +206,6 @@ def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
     if len(classes) < 2:
         raise UserError(f"{root} holds only the class '{classes[0]}'; classification needs two or more")
     return tuple(classes)
-
-
-def walk(root: str, folder: str) -> Iterator[str]:
-    """Files below `folder` of `root`, sorted, as paths relative to the root with '/'."""
-    seen = set()  # links may form a circle
-    for place, inside, files in os.walk(os.path.join(root, folder), followlinks=True):
-        if os.path.realpath(place) in seen:
-            inside.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        inside[:] = sorted(n for n in inside if n[0] != "." and n.lower() not in _IGNORED)
-        for name in sorted(files):
-            if name[0] != "." and name.lower() not in _IGNORED:
-                yield os.path.relpath(os.path.join(place, name), root).replace(os.sep, "/")
 
 
 def fraction(file: str, salt: str) -> float:

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cnn.data import Provider
-from cnn.data.folder import SPLITS, check, folders, fraction, split_of, walk
+from cnn.data.folder import SPLITS, check, fraction, split_of
 from cnn.data.sources import ArraySource, Example, in_memory
 from cnn.errors import UserError
 from cnn.features import IGNORE, DatasetInfo, Feature
 from cnn.files.images import DAMAGED, EMPTY, UNREADABLE, BadImage, decode_image
+from cnn.files.walk import folders, walk
 
 UNNAMED = 40  # classes up to which numbers will do for names; more labels are rather values of a grey picture
 _SHOWN = 3
