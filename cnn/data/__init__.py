@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cnn import paths
-from cnn.errors import UserError, unknown
+from cnn.errors import UserError, printable, unknown
 from cnn.tables import Entry, resolve
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ class Dataset:
     @property
     def problems(self) -> tuple[str, ...]:
         """Those of the notes that are problems."""
-        return () if self._fake else self._provider.problems()
+        return () if self._fake else tuple(map(printable, self._provider.problems()))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hex digits: equal for equal data, wherever they are kept. Images of a folder count by path,
-        label and file size, prepared data by their version."""
+        """32 hex digits: equal for equal data, wherever they are kept. Files of a folder count by path, label and a
+        hash of their content, prepared data by their version."""
         digest = hashlib.blake2b(digest_size=16)
         facts = [self.info.name, *self.info.class_names]
         facts += [f"{split}={size}" for split, size in sorted(self.splits.items())]
@@ -216,7 +216,7 @@ def open_dataset(config: Any) -> Dataset:
         sizes, notes = fake.sizes(provider.splits), ()
     else:
         provider.prepare()
-        sizes, notes = provider.sizes(), provider.notes()
+        sizes, notes = provider.sizes(), tuple(map(printable, provider.notes()))
     return Dataset(provider.info, sizes, notes, provider, config.fake, config.in_memory, config.workers)
 
 

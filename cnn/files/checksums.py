@@ -3,11 +3,18 @@
 Decoders stop as soon as they have what they need. nibabel never reaches the CRC of a gzip file, Pillow skips those of
 the pixels of a PNG and takes a stream of pixels that ends early for a whole one, its last rows black. Zip members are
 checked by `zipfile` where they are read whole (`cnn.convert.zip_limits`, `numpy.load`).
+
+`digest_of` is our own: a hash by which a changed file is known.
 """
 
+import hashlib
+import os
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from cnn.files.regular import open_regular
 
 GZIP = b"\x1f\x8b"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -33,7 +40,32 @@ def gunzip(content: bytes, limit: int) -> bytes:
     Raises:
       Damaged: it is cut, a checksum is wrong, or it unpacks to more than `limit`.
     """
-    view, found, place, room = memoryview(content), [], 0, limit
+    found, room = [], limit
+    for part in _unpacked(memoryview(content)):
+        found.append(part)
+        room -= len(part)
+        if room < 0:
+            raise Damaged(f"gzip: it unpacks to more than {limit:,} bytes")
+    return b"".join(found)
+
+
+def gunzip_start(content: bytes, count: int) -> bytes:
+    """The first `count` bytes of what a gzip file unpacks to, of which `content` may be the beginning alone.
+
+    Raises:
+      Damaged: it is broken before them.
+    """
+    start = b""
+    for part in _unpacked(memoryview(content), step=count):
+        start += part
+        if len(start) >= count:
+            break
+    return start[:count]
+
+
+def _unpacked(view: memoryview, step: int = _STEP) -> Iterator[bytes]:
+    """Parts of at most `step` bytes, member after member."""
+    place = 0
     while place < len(view):
         unpacker = zlib.decompressobj(_AS_GZIP)
         while not unpacker.eof:
@@ -42,28 +74,12 @@ def gunzip(content: bytes, limit: int) -> bytes:
             if not given:
                 raise Damaged("gzip: it ends early")
             try:
-                found.append(unpacker.decompress(given, _STEP))
+                yield unpacker.decompress(given, step)
             except zlib.error as error:
                 raise Damaged(f"gzip: {_reason(error)}") from error
-            room -= len(found[-1])
-            if room < 0:
-                raise Damaged(f"gzip: it unpacks to more than {limit:,} bytes")
         place -= len(unpacker.unused_data)
         while place < len(view) and not view[place]:  # tapes fill their blocks with zeros
             place += 1
-    return b"".join(found)
-
-
-def gunzip_start(content: bytes, count: int) -> bytes:
-    """The first `count` bytes of what a gzip file unpacks to; fewer where it has fewer. `content` may be its beginning.
-
-    Raises:
-      Damaged: it is broken before them.
-    """
-    try:
-        return zlib.decompressobj(_AS_GZIP).decompress(content, count)
-    except zlib.error as error:
-        raise Damaged(f"gzip: {_reason(error)}") from error
 
 
 def _reason(error: zlib.error) -> str:
@@ -156,3 +172,19 @@ def png_pixels_are_whole(content: bytes, header: PngHeader) -> bool:
             break
         size += len(part)
     return size >= header.unpacked
+
+
+def digest_of(content: bytes | str) -> str:
+    """32 hex digits of the content of a file, or of text."""
+    content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def digest_of_file(path: str | os.PathLike) -> str:
+    """`digest_of` its content, which is not held in memory.
+
+    Raises:
+      OSError: it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

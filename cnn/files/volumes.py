@@ -6,7 +6,6 @@ millimetres in memory, whatever unit the file's `xyzt_units` names.
 """
 
 import dataclasses
-import io
 import os
 import warnings
 from typing import Any, BinaryIO, NamedTuple
@@ -16,7 +15,7 @@ from jaxtyping import Float, Num, Shaped
 
 from cnn.errors import UserError
 from cnn.files.checksums import GZIP, Damaged, gunzip, gunzip_start
-from cnn.files.regular import NOT_THERE, NotRegular, open_regular
+from cnn.files.regular import NotRegular, open_regular
 
 SUFFIXES = (".nii", ".nii.gz")
 DAMAGED = "truncated or damaged"
@@ -55,6 +54,11 @@ class Volume:
     def spacing(self) -> tuple[float, float, float]:
         """mm between voxels along d, h, w."""
         return spacing_of(self.affine)
+
+    @property
+    def voxel_ml(self) -> float:
+        """Millilitres of one voxel, also where the axes are not at right angles."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
 
 class Facts(NamedTuple):

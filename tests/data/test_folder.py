@@ -72,7 +72,7 @@ def test_given_splits(image_folder, tmp_path):
         opened(given)
     shutil.rmtree(given / "val")
     (given / "extra").mkdir()
-    with pytest.raises(UserError, match="'extra'"):
+    with pytest.raises(UserError, match="has 'train', but 'extra' beside it is no split"):
         opened(given)
 
 
@@ -195,7 +195,7 @@ def test_verdicts_are_cached_outside_of_the_folder(image_folder, tmp_path, pictu
     assert len(json.loads(kept.read_text())) == 40
     assert not list(image_folder.glob("*.json"))
     decoded = []
-    monkeypatch.setattr("cnn.data.folder.inspect", lambda path: decoded.append(path) or (12, 10, ""))
+    monkeypatch.setattr("cnn.data.folder.inspect", lambda path: decoded.append(path) or (12, 10, "", "0" * 32))
     opened(image_folder)
     assert decoded == []
     picture(image_folder / "cats" / "0.png", 77, (14, 10))

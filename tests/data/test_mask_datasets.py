@@ -10,9 +10,9 @@ from PIL import Image
 from cnn import cli, config
 from cnn.data import open_dataset, open_provider
 from cnn.data.datasets import nuclei2d, scenes
-from cnn.data.masks_folder import decode_mask
 from cnn.errors import UserError
 from cnn.features import IGNORE
+from cnn.files.masks import decode_mask
 
 
 def opened(name, data_dir="", **fields):
@@ -107,12 +107,12 @@ def test_mistakes_are_counted_by_data_check(pairs, capsys):
     dataset = opened("masks_folder", root)
     assert sum(dataset.splits.values()) == 32
     for said in (
-        "left out 2 masks of another size than their image (masks/00.png, masks/01.png)",
+        "left out 2 masks of another size than their image (masks/00.png: 12x9, the image 12x16; masks/01.png: 13x16, ",
         "left out 1 masks with labels above 2 (masks/02.png)",
         "left out 1 images without a mask (images/03.jpg)",
         "left out 1 masks without an image (masks/04.png)",
         "left out 1 masks: a colour picture, not class ids (masks/05.png)",
-        "left out 1 masks: truncated or damaged (masks/06.png)",
+        "left out 1 masks: truncated or damaged (masks/06.png: PNG: it ends ",
         "left out 1 images: not an image (images/07.jpg)",
     ):
         assert any(said in line for line in dataset.problems), (said, dataset.problems)

@@ -63,7 +63,7 @@ def test_check_counts_everything_that_is_broken(tmp_path, capsys):
         for kind in ("examples", "unreadable", "not_finite", "bad_labels", "empty_masks", "masks_of_another_size")
     }
     assert total == {
-        "examples": 9, "unreadable": 0, "not_finite": 1, "bad_labels": 1, "empty_masks": 1, "masks_of_another_size": 0,
+        "examples": 8, "unreadable": 0, "not_finite": 1, "bad_labels": 0, "empty_masks": 1, "masks_of_another_size": 0,
     }  # fmt: skip
     text = "\n".join(found["problems"])
     for line in (
@@ -71,12 +71,12 @@ def test_check_counts_everything_that_is_broken(tmp_path, capsys):
         "left out 1 of 12: image missing (imagesTr/gone.nii.gz",
         "left out 1 of 12: mask of another size (imagesTr/size.nii.gz: ",
         "mask of another size (12x18x19, the image 12x18x20))",
-        "unknown.nii.gz: 9 in 2 places",
+        "unknown.nii.gz: mask with values that no class has (9; dataset.json names 0 to 2)",
         "empty.nii.gz: background",
         "1 not finite",
     ):
         assert line in text, text
-    assert "3 different spacings in 9 volumes, from 1 x 0.5 x 0.5 to 5 x 1 x 1 mm" in "\n".join(found["notes"])
+    assert "3 different spacings in 8 volumes, from 1 x 0.5 x 0.5 to 5 x 1 x 1 mm" in "\n".join(found["notes"])
     assert verbs.main(["check", "volumes_folder", f"--data_dir={root}"]) == 1
     assert "1 empty masks" in capsys.readouterr().out
 
