@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,12 +50,13 @@ def decode_image(file: str | os.PathLike | bytes) -> UInt8[np.ndarray, "h w 3"]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd metadata; what matters is raised
         image, header = opened(content)
+        tags = getattr(image, "tag_v2", {})  # of TIFF; turning the image loses them
         try:
             image = ImageOps.exif_transpose(image)
         except Exception:  # damaged EXIF: the pixels are fine
             pass
         try:
-            pixels = _rgb(image)
+            pixels = _rgb(image, tags)
         except BadImage:
             raise
         except Exception as error:  # colour spaces without a way to RGB
@@ -94,15 +96,15 @@ def opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[Any, Png
     try:
         if content.startswith(PNG):
             header = check_png(content)
+            _check_size(header.width, header.height)
         Image.init()
         image = Image.open(io.BytesIO(content), formats=[name for name in formats if name in Image.OPEN])
-        if image.width * image.height > MAX_PIXELS:
-            raise BadImage(f"{TOO_LARGE} ({image.width}x{image.height}; the limit is {MAX_PIXELS:,})")
+        _check_size(image.width, image.height)
         image.load()
     except UnidentifiedImageError as error:
         raise BadImage(NO_IMAGE) from error
     except Image.DecompressionBombError as error:
-        raise BadImage(TOO_LARGE) from error
+        raise BadImage(f"{TOO_LARGE} (the limit is {MAX_PIXELS:,})") from error
     except Damaged as error:
         raise BadImage(f"{DAMAGED} ({error})") from error
     except BadImage:
@@ -110,6 +112,11 @@ def opened(content: bytes, formats: tuple[str, ...] = FORMATS) -> tuple[Any, Png
     except Exception as error:  # damaged files make the decoders raise many different things
         raise BadImage(DAMAGED) from error
     return image, header
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{TOO_LARGE} ({width}x{height}; the limit is {MAX_PIXELS:,})")
 
 
 def check_last_rows(content: bytes, header: PngHeader | None, pixels: np.ndarray) -> None:
@@ -121,21 +128,20 @@ def check_last_rows(content: bytes, header: PngHeader | None, pixels: np.ndarray
         raise BadImage(f"{DAMAGED} (PNG: its pixels end early)")
 
 
-def _rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+def _rgb(image: Any, tags: Mapping[int, Any]) -> UInt8[np.ndarray, "h w 3"]:
     from cnn.transforms.image import as_channels
 
     if image.mode == "F":
         raise BadImage(f"{PIXEL_TYPE} (floating point)")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips instead of scaling
-        return as_channels(_sixteen(image)[..., None], 3)
+        return as_channels(_sixteen(image, tags)[..., None], 3)
     has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     return as_channels(pixels, 3)
 
 
-def _sixteen(image: Any) -> UInt8[np.ndarray, "h w"]:
+def _sixteen(image: Any, tags: Mapping[int, Any]) -> UInt8[np.ndarray, "h w"]:
     """The upper 8 of 16 bits. Pillow turns white-is-zero for up to 8 bits alone."""
-    tags = getattr(image, "tag_v2", {})
     pixels = np.asarray(image)
     if pixels.dtype.itemsize > 2:
         low, high = int(pixels.min()), int(pixels.max())
