@@ -16,7 +16,7 @@ from cnn.data.pipeline import EvalBatches, example_spec
 from cnn.data.sources import Source
 from cnn.errors import UserError
 from cnn.features import DatasetInfo
-from cnn.mesh import data_parallel_size, make_mesh, on_cpu, process_share
+from cnn.mesh import data_parallel_size, make_mesh, on_cpu, process_share, to_global
 from cnn.models import build_model
 from cnn.state import init_variables
 from cnn.tasks import build_task
@@ -46,6 +46,10 @@ class Built:
         batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in self.spec.items()}
         return {**batch, "valid": np.ones(1, bool)}
 
+    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """This process's rows of a batch on the devices."""
+        return to_global(batch, self.mesh, {name: feature.axes for name, feature in self.info.features.items()})
+
     def inputs(self) -> Any:
         """The model's input for one example, zeros; to be traced."""
         return self.task.inputs(self.zeros())
@@ -67,7 +71,7 @@ def network_spec(config: ConfigDict, info: DatasetInfo, source: Source) -> Spec:
     """
     transforms = build_transforms(config.input.eval_transforms)
     check_transforms(transforms, info)
-    return example_spec(source, transforms)
+    return example_spec(source, transforms, info.ragged)
 
 
 def build(
@@ -126,4 +130,5 @@ def eval_batches(built: Built, source: Source, batch_size: int = 0) -> EvalBatch
         build_transforms(built.config.input.eval_transforms),
         -(-size // cut) * cut,
         *process_share(built.mesh),
+        ragged=built.info.ragged,
     )

@@ -74,6 +74,7 @@ def default() -> ConfigDict:
             "mean": (),  # per channel, of images in [0, 1]; () leaves the scale as it is
             "std": (),
             "in_memory": "auto",  # 'auto': decode once when it fits in 2 GiB; 'yes', 'no'
+            "buckets": (),  # sizes to pad ragged data to, such as (32, 64): batches of similar length; () is off
             "threads": 0,  # 0: chosen for the machine
             "workers": 0,  # processes; 0: threads only
         }
@@ -111,6 +112,9 @@ def default() -> ConfigDict:
         {
             "split": "validation",  # scored during training; picks the best checkpoint; '' for none
             "test_split": "test",  # scored once, at the end; '' for none
+            # More evaluations: {name: {split, dataset, data_dir, batch_size, every_epochs, every_steps}}, what is left
+            # out as above; `metric` may be 'NAME/metric' of one of them.
+            "also": ConfigDict(),
             "batch_size": 256,
             "every_epochs": config_dict.placeholder(float),
             "every_steps": config_dict.placeholder(int),

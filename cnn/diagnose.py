@@ -10,6 +10,7 @@ from cnn import tree
 from cnn.plan import Plan
 from cnn.shapes import Batch
 from cnn.state import TrainState
+from cnn.tasks.base import mean_losses, weighted
 
 DIAGNOSED = ("batch", "parameter", "statistic", "input", "output", "loss", "gradient")
 
@@ -35,8 +36,9 @@ def make_diagnosis(model: Any, task: Any, seed: int) -> Callable[[TrainState, Ba
                 rngs={"dropout": model_rng},
                 mutable=["batch_stats"],
             )
-            loss = task.loss(out, mixed)
-            return loss.mean(), (out, loss)
+            terms = task.losses(out, mixed)
+            loss = mean_losses(terms, {name: count for name, (_, count) in terms.items()})
+            return weighted(task, loss), (out, loss)
 
         (_, (out, loss)), grads = jax.value_and_grad(forward, has_aux=True)(state.params)
         floats = {k: v for k, v in batch.items() if jnp.issubdtype(v.dtype, jnp.floating)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import sys
 from typing import Any
 
@@ -13,13 +14,15 @@ from cnn import distributed, flags
 from cnn.build import Built, build, eval_batches, network_spec
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
-from cnn.mesh import batch_sharding, lockstep, replicated, to_global
+from cnn.mesh import batch_sharding, lockstep, replicated
 from cnn.process import prepare
 from cnn.run import checkpoint
 from cnn.run.workdir import to_json
-from cnn.scoring import sums as metrics
+from cnn.scoring import sums
+from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch
 from cnn.step import make_eval_step
+from cnn.tasks.base import Task, weighted
 
 AHEAD = 2  # batches in flight
 
@@ -29,67 +32,88 @@ class Scores:
     """What an evaluation found.
 
     Attributes:
-      metrics: {name: value}, as the task finalizes them.
-      predictions: {name: array [examples, ...]} on the host, when they were asked for; `targets` of these
-        examples in the same order.
+      metrics: {name: value}: the scorer's, `loss` and, where it has several terms, `loss/TERM`.
+      predictions: {name: array [examples, ...]} on the host, when they were asked for.
     """
 
     metrics: dict[str, Any]
     predictions: dict[str, np.ndarray]
-    targets: np.ndarray | None = None
 
 
 class Evaluator:
     """Scores variables on splits; compiles its step once per batch shape.
 
     Attributes:
-      step: the jitted evaluation step, `(variables, batch) -> (metrics, predictions, valid rows)`.
+      step: `step(wanted)` is the jitted evaluation step that returns these predictions; see `_step`.
     """
 
     def __init__(self, built: Built):
         self._built = built
-        step = make_eval_step(built.model, built.task)
+        self.step = functools.lru_cache(self._step)
 
-        def counted(variables: Any, batch: Batch) -> tuple[Any, Any, jax.Array]:
-            return *step(variables, batch), batch["valid"].sum()
+    def _step(self, wanted: tuple[str, ...] | None = ()) -> Any:
+        """The jitted step, `(variables, batch) -> (losses, metrics, predictions, valid rows)`.
 
-        one, rows = replicated(built.mesh), batch_sharding(built.mesh)
-        self.step = jax.jit(counted, out_shardings=(one, rows, one))
+        Args:
+          wanted: names of the predictions that leave the devices; what nobody wants is not computed. None for all.
+        """
+        step = make_eval_step(self._built.model, self._built.task)
 
-    def score(self, variables: Any, batches: EvalBatches, *, keep: bool = False) -> Scores:
+        def counted(variables: Any, batch: Batch) -> tuple[Any, Any, Any, jax.Array]:
+            losses, sums, predictions = step(variables, batch)
+            kept = {name: rows for name, rows in predictions.items() if wanted is None or name in wanted}
+            return losses, sums, kept, batch["valid"].sum()
+
+        one, rows = replicated(self._built.mesh), batch_sharding(self._built.mesh)
+        return jax.jit(counted, out_shardings=(one, one, rows, one))
+
+    def score(self, variables: Any, batches: EvalBatches, *, full: bool = False, keep: bool = False) -> Scores:
         """Every example of `batches` once; padding never counts.
 
         Args:
+          full: everything that the task's report holds; else what is cheap enough while training.
           keep: also bring every example's predictions to the host.
 
         Raises:
           RuntimeError: fewer or more examples were seen than the split has (a bug, never the user's).
         """
-        sums: metrics.Sums = {}
+        task, mesh = self._built.task, self._built.mesh
+        scorer: Scorer = task.scorer(full)
+        step = self.step(None if keep else tuple(scorer.predictions))
+        losses: sums.Sums = {}
         kept, flying, seen = [], [], 0
-        key = self._built.info.target_key
 
         def land() -> None:
-            nonlocal sums, seen
-            counted, predictions, valid, rows = flying.pop(0)
-            counted, valid = jax.device_get((counted, valid))
-            sums, seen = metrics.add(sums, counted), seen + int(valid)
+            nonlocal losses, seen
+            terms, counted, predictions, valid, rows = flying.pop(0)
+            terms, counted, valid = jax.device_get((terms, counted, valid))
+            losses, seen = sums.add(losses, terms), seen + int(valid)
+            if predictions or rows:
+                local = distributed.whole((predictions, rows))
+                predictions, rows = jax.tree.map(lambda x: np.asarray(x)[: int(valid)], local)
+            scorer.add(counted, predictions, rows)
             if keep:
-                kept.append(jax.tree.map(lambda x: x[: int(valid)], distributed.whole((predictions, rows))))
+                kept.append(predictions)
 
-        ahead = 0 if lockstep(self._built.mesh) else AHEAD
-        place = lambda batch: to_global(batch, self._built.mesh)  # noqa: E731
-        with contextlib.closing(iterate(batches, place=place)) as data:
+        ahead = 0 if lockstep(mesh) else AHEAD
+        with contextlib.closing(iterate(batches, place=self._built.place)) as data:
             for batch in data:
-                flying.append((*self.step(variables, batch), batch[key] if keep else None))
+                flying.append((*step(variables, batch), {name: batch[name] for name in scorer.batch}))
                 if len(flying) > ahead:
                     land()
         while flying:
             land()
         if seen != batches.size:
             raise RuntimeError(f"evaluation saw {seen} examples of {batches.size}")
-        predictions, targets = jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if keep else ({}, None)
-        return Scores(self._built.task.finalize(sums), predictions, targets)
+        predictions = jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if keep else {}
+        return Scores(scorer.result() | _loss(task, losses), predictions)
+
+
+def _loss(task: Task, losses: sums.Sums) -> dict[str, float]:
+    """The loss over a whole split, and its terms where there are several."""
+    means = {name: float(value / count) if count else 0.0 for name, (value, count) in losses.items()}
+    terms = {f"loss/{name}": value for name, value in means.items()} if len(means) > 1 else {}
+    return {"loss": float(weighted(task, means)), **terms}
 
 
 def evaluate(
@@ -118,13 +142,13 @@ def evaluate(
     built = build(config, dataset.info, network_spec(config, dataset.info, source))
     batches = eval_batches(built, source, batch_size)
     variables = jax.device_put(variables, replicated(built.mesh))
-    scores = Evaluator(built).score(variables, batches, keep=True)
+    scores = Evaluator(built).score(variables, batches, full=True)
     return {
         "checkpoint": str(folder),
         "step": meta["step"],
         "split": split,
         "examples": batches.size,
-        "metrics": scores.metrics | built.task.report(scores.predictions, scores.targets),
+        "metrics": scores.metrics,
     }
 
 

@@ -48,19 +48,39 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
     onednn.use_threads(1)
 
 
-def in_shards(loss_and_grads: Callable[..., tuple], mesh: Mesh, shards: int) -> Callable[..., tuple]:
-    """`loss_and_grads(params, stats, batch, rng)` as the mean over `shards` blocks of the batch, in a fixed order."""
+def in_shards(
+    counts_of: Callable[..., Any], loss_and_grads: Callable[..., tuple], *, mesh: Mesh, shards: int
+) -> Callable[..., tuple]:
+    """`loss_and_grads(params, stats, batch, rng)` from `shards` blocks of the batch, added up in a fixed order.
+
+    Args:
+      counts_of: (params, stats, batch, rng) -> the counts of the loss's terms; those of all blocks are what each
+        block's sums are divided by.
+    """
+    count, add = summed(counts_of, mesh, shards), summed(loss_and_grads, mesh, shards)
+
+    def whole(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple:
+        counts = count(params, stats, batch, rng)
+        *found, stats = add(params, stats, batch, rng, counts)
+        return *found, jax.tree.map(lambda x: x / shards, stats)
+
+    return whole
+
+
+def summed(function: Callable[..., Any], mesh: Mesh, shards: int) -> Callable[..., Any]:
+    """`function(params, stats, batch, rng, *more)` of `shards` blocks of the batch, added up in a fixed order."""
     share = shards // data_parallel_size(mesh)
 
-    def summed(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple:
+    def added(params: Any, stats: Any, batch: Batch, rng: jax.Array, *more: Any) -> Any:
         cut = jax.tree.map(lambda x: x.reshape(shards, -1, *x.shape[1:]), batch)
 
-        def local(params: Any, stats: Any, key: jax.Array, cut: Batch) -> tuple:
-            def one(index: jax.Array) -> tuple:
+        def local(params: Any, stats: Any, key: jax.Array, cut: Batch, *more: Any) -> Any:
+            def one(index: jax.Array) -> Any:
                 rows = jax.tree.map(lambda x: x[index], cut)
-                return loss_and_grads(params, stats, rows, jax.random.fold_in(jax.random.wrap_key_data(key), index))
+                rng = jax.random.fold_in(jax.random.wrap_key_data(key), index)
+                return function(params, stats, rows, rng, *more)
 
-            def body(index: jax.Array, found: tuple) -> tuple:
+            def body(index: jax.Array, found: Any) -> Any:
                 return jax.tree.map(lambda whole, new: whole.at[index].set(new), found, one(index))
 
             empty = jax.tree.map(lambda x: jnp.zeros((shards, *x.shape), x.dtype), jax.eval_shape(one, 0))
@@ -71,20 +91,20 @@ def in_shards(loss_and_grads: Callable[..., tuple], mesh: Mesh, shards: int) -> 
             found = lax.fori_loop(first, first + share + hidden, body, empty)
             mine = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, share), found)
             every = jax.tree.map(lambda x: lax.all_gather(x, DATA, tiled=True), mine)
-            return jax.tree.map(mean_in_order, every)
+            return jax.tree.map(sum_in_order, every)
 
         everywhere = PartitionSpec()
         return jax.shard_map(local, mesh=mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False)(
-            params, stats, jax.random.key_data(rng), cut
+            params, stats, jax.random.key_data(rng), cut, *more
         )
 
-    return summed
+    return added
 
 
-def mean_in_order(x: jax.Array) -> jax.Array:
-    """Mean over the leading axis, added pairwise in an order that the program spells out: [v, ...] -> [...]."""
+def sum_in_order(x: jax.Array) -> jax.Array:
+    """Sum over the leading axis, pairwise in an order that the program spells out: [v, ...] -> [...]."""
     parts = list(x)
     while len(parts) > 1:
         odd = parts[len(parts) // 2 * 2 :]
         parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=False)] + odd
-    return parts[0] / x.shape[0]
+    return parts[0]

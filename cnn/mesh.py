@@ -6,7 +6,7 @@ rule shards them (over `data`), and XLA puts the collectives where they belong.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,6 @@ from cnn.tree import names, path_name
 
 REPLICATED = PartitionSpec()
 DATA, SPACE = "data", "space"
-_CHANNELS_LAST = 3  # axes that an array has at least when its second one is spatial: [b, w, c]
 
 
 def make_mesh(config: ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
@@ -88,16 +87,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, REPLICATED)
 
 
-def batch_sharding(mesh: Mesh, shape: Sequence[int] = ()) -> NamedSharding:
-    """The leading axis is split over `data`, and the second over `space` where it is spatial.
-
-    It is taken for that in arrays of three axes or more, if `space` divides it; labels stay whole.
+def batch_sharding(mesh: Mesh, shape: Sequence[int] = (), axes: str = "") -> NamedSharding:
+    """The leading axis is split over `data`, and the first spatial one over `space`, which must divide it.
 
     Args:
       shape: of an array of the batch; () for any, split by `data` only.
+      axes: of one example, as a `Feature` names them. What starts with another axis than `d` or `h` (labels, boxes,
+        tokens, series) stays whole.
     """
     space = mesh.shape.get(SPACE, 1)
-    if space > 1 and len(shape) >= _CHANNELS_LAST and shape[1] % space == 0:
+    if space > 1 and axes[:1] in ("d", "h") and shape[1] % space == 0:
         return NamedSharding(mesh, PartitionSpec(DATA, SPACE))
     return NamedSharding(mesh, PartitionSpec(DATA))
 
@@ -130,22 +129,25 @@ def state_sharding(abstract: Any, mesh: Mesh, fsdp: str) -> Any:
     return jax.tree_util.tree_map_with_path(place, abstract)
 
 
-def to_global(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-    """This process's rows of a batch as global arrays, split as `batch_sharding` says.
+def to_global(batch: dict[str, np.ndarray], mesh: Mesh, axes: Mapping[str, str]) -> dict[str, Any]:
+    """This process's rows of a batch as global arrays, split as `batch_sharding` does.
+
+    Args:
+      axes: of one example's entries, by name; {} splits by `data` only.
 
     For a single CPU device they stay NumPy arrays: the jitted step takes them over for less.
     """
     if mesh.size == 1 and on_cpu(mesh):
         return batch
     if jax.process_count() == 1:
-        return jax.device_put(batch, {k: batch_sharding(mesh, v.shape) for k, v in batch.items()})
+        return jax.device_put(batch, {k: batch_sharding(mesh, v.shape, axes.get(k, "")) for k, v in batch.items()})
     blocks = process_share(mesh)[1]
 
-    def joined(rows: np.ndarray) -> jax.Array:
+    def joined(rows: np.ndarray, axes: str) -> jax.Array:
         shape = (rows.shape[0] * blocks, *rows.shape[1:])
-        return jax.make_array_from_process_local_data(batch_sharding(mesh, shape), rows, shape)
+        return jax.make_array_from_process_local_data(batch_sharding(mesh, shape, axes), rows, shape)
 
-    return {k: joined(v) for k, v in batch.items()}
+    return {k: joined(v, axes.get(k, "")) for k, v in batch.items()}
 
 
 def lockstep(mesh: Mesh) -> bool:

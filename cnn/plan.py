@@ -3,11 +3,10 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -26,11 +25,36 @@ from cnn.mesh import (
     process_share,
     replicated,
     state_sharding,
-    to_global,
 )
 from cnn.optim import Schedule, make_optimizer, make_schedule
 from cnn.state import TrainState, new_state
 from cnn.transforms import build_transforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One of the evaluations during training.
+
+    Attributes:
+      name: '' for the main one.
+      title: for messages.
+      batches: every example of its split once.
+      every: steps between two of them.
+      metric: the one that chooses the best checkpoint, where this is the evaluation that does.
+      full: whether that metric needs the full scorer.
+    """
+
+    name: str
+    title: str
+    batches: EvalBatches
+    every: int
+    metric: str = ""
+    full: bool = False
+
+    def logged(self, scores: Mapping[str, Any]) -> dict[str, float]:
+        """The scalars, by the names that metrics.jsonl has for them."""
+        root = f"eval/{self.name}/" if self.name else "eval/"
+        return {root + key: value for key, value in scores.items() if isinstance(value, int | float)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +63,9 @@ class Plan:
 
     Attributes:
       batches: endless training batches, by step.
-      watched: the split scored during training, or None; `test`: the one scored at the end, or None.
-      total, eval_every, save_every: in steps.
+      evaluations: during training, the main one first.
+      test: the split scored at the end, or None.
+      total, save_every: in steps.
       schedule: learning rate by step.
       abstract: the state's shapes, types and shardings.
     """
@@ -49,10 +74,9 @@ class Plan:
     dataset: Dataset
     built: Built
     batches: TrainBatches
-    watched: EvalBatches | None
+    evaluations: tuple[Evaluation, ...]
     test: Source | None
     total: int
-    eval_every: int
     save_every: int
     schedule: Schedule
     tx: optax.GradientTransformation
@@ -79,7 +103,7 @@ class Plan:
 
     def place(self, batch: dict[str, Any]) -> dict[str, Any]:
         """This process's rows of a batch on the devices."""
-        return to_global(batch, self.built.mesh)
+        return self.built.place(batch)
 
     def meta(self, step: int) -> dict[str, Any]:
         """What a checkpoint of `step` says besides its arrays; `position` counts examples drawn."""
@@ -114,7 +138,7 @@ class Plan:
         if self.config.deterministic != "invariant":
             return {}
         shards = self.config.mesh.virtual_shards
-        return {"in_shards": functools.partial(invariant.in_shards, mesh=self.built.mesh, shards=shards)}
+        return {"shards": functools.partial(invariant.in_shards, mesh=self.built.mesh, shards=shards)}
 
     def train_step(self) -> Callable[..., Any]:
         """The compiled update; it donates its state."""
@@ -154,7 +178,6 @@ def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
         dataset = open_dataset(config.input)
         source = dataset.source(config.input.train_split)
     built = build(config, dataset.info, network_spec(config, dataset.info, source), devices)
-    _check_metric(built)
     _check_batch_size(config, built)
     if config.deterministic:
         invariant.check(config, built.mesh)
@@ -165,11 +188,13 @@ def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
         config.seed,
         *process_share(built.mesh),
         shuffle=config.input.shuffle,
+        ragged=dataset.info.ragged,
+        buckets=config.input.buckets,
     )
     total = steps(config, "total", batches.steps_per_epoch, unset=0)
     if total < 1:
         raise UserError("set total_epochs or total_steps to a positive number")
-    eval_every = steps(config.eval, "every", batches.steps_per_epoch, unset=max(total // 10, 1))
+    eval_every = max(steps(config.eval, "every", batches.steps_per_epoch, unset=max(total // 10, 1)), 1)
     save_every = steps(config.checkpoint, "every", batches.steps_per_epoch, unset=eval_every)
     schedule = make_schedule(config.schedule, config.optim.lr, total, batches.steps_per_epoch)
     tx = make_optimizer(config.optim, schedule, built.shapes["params"])
@@ -180,10 +205,9 @@ def make_plan(config: ConfigDict, devices: Sequence[Any] | None = None) -> Plan:
         dataset=dataset,
         built=built,
         batches=batches,
-        watched=eval_batches(built, dataset.source(config.eval.split)) if config.eval.split else None,
+        evaluations=make_evaluations(built, dataset, eval_every, batches.steps_per_epoch),
         test=dataset.source(config.eval.test_split) if config.eval.test_split else None,
         total=total,
-        eval_every=max(eval_every, 1),
         save_every=max(save_every, 1),
         schedule=schedule,
         tx=tx,
@@ -205,11 +229,52 @@ def _check_batch_size(config: ConfigDict, built: Built) -> None:
         )
 
 
-def _check_metric(built: Built) -> None:
-    """Raises UserError unless the task finalizes `eval.metric` as a number."""
-    eval_step = step.make_eval_step(built.model, built.task)
-    sums, _ = jax.eval_shape(eval_step, built.shapes, built.zeros())
-    found = built.task.finalize(jax.tree.map(lambda x: np.zeros(x.shape), sums))
-    scalars = [name for name, value in found.items() if isinstance(value, float)]
-    if built.config.eval.metric not in scalars:
-        raise unknown("eval.metric", built.config.eval.metric, scalars)
+def make_evaluations(built: Built, dataset: Dataset, every: int, steps_per_epoch: float) -> tuple[Evaluation, ...]:
+    """The main evaluation and those of `eval.also`.
+
+    Raises:
+      UserError: a metric that the task does not have, an evaluation that is misspelt, or data that do not fit.
+    """
+    c = built.config.eval
+    owner, _, metric = c.metric.rpartition("/")
+    if owner not in c.also:  # a metric of the main evaluation may have a slash as well: loss/ce
+        owner, metric = "", c.metric
+    full = _needs_full(built, metric)
+    chooses = {"metric": metric, "full": full}
+    found = []
+    if c.split:
+        batches = eval_batches(built, dataset.source(c.split))
+        found.append(Evaluation("", c.split, batches, every, **(chooses if not owner else {})))
+    for name, one in c.also.items():
+        unknown_fields = set(one) - {"split", "dataset", "data_dir", "batch_size", "every_epochs", "every_steps"}
+        if unknown_fields:
+            raise unknown(f"field of eval.also.{name}", min(unknown_fields), ("split", "dataset", "data_dir"))
+        other = _opened(built, dataset, name, one)
+        batches = eval_batches(built, other.source(one.get("split", c.split)), one.get("batch_size", 0))
+        pace = max(steps(one, "every", steps_per_epoch, unset=every), 1)
+        found.append(Evaluation(name, name, batches, pace, **(chooses if owner == name else {})))
+    return tuple(found)
+
+
+def _needs_full(built: Built, metric: str) -> bool:
+    """Whether `eval.metric` needs the full scorer; refuses one that the task does not have."""
+    light, everything = (built.task.scorer(full).names for full in (False, True))
+    terms = jax.eval_shape(step.make_eval_step(built.model, built.task), built.shapes, built.zeros())[0]
+    losses = ("loss", *(f"loss/{name}" for name in terms if len(terms) > 1))
+    if metric not in (*everything, *losses):
+        raise unknown("eval.metric", metric, (*everything, *losses))
+    return metric not in (*light, *losses)
+
+
+def _opened(built: Built, dataset: Dataset, name: str, one: ConfigDict) -> Dataset:
+    """The data of one of `eval.also`: those of the training, or another data set of the same features and classes."""
+    if not one.get("dataset") and not one.get("data_dir"):
+        return dataset
+    how = built.config.input.copy_and_resolve_references()
+    how.dataset, how.data_dir = one.get("dataset") or how.dataset, one.get("data_dir", "")
+    other = open_dataset(how)
+    if other.info.features.keys() != built.info.features.keys() or other.info.class_names != built.info.class_names:
+        raise UserError(
+            f"eval.also.{name}: data set '{other.info.name}' has other features or classes than '{built.info.name}'"
+        )
+    return other

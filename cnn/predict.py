@@ -32,7 +32,7 @@ from cnn.files.images import BadImage, decode_image
 from cnn.inference.mask_files import MaskFolder
 from cnn.inference.tiles import Tiling, tiled
 from cnn.inference.volumes import write_masks
-from cnn.mesh import data_parallel_size, replicated, to_global
+from cnn.mesh import data_parallel_size, replicated
 from cnn.process import prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
@@ -114,7 +114,7 @@ class Predictor:
         def predict(tiles: np.ndarray) -> np.ndarray:
             # Tiles are float32 here; bytes are told from them by their type.
             batch = {key: tiles.astype(x.dtype)}
-            return np.asarray(self._probs(self.variables, to_global(batch, self.built.mesh)))
+            return np.asarray(self._probs(self.variables, self.built.place(batch)))
 
         return tiled(predict, x, tiling, batch=batch_size, finish=lambda v: v.argmax(-1).astype(np.uint8), out=out)
 
@@ -147,7 +147,7 @@ class Predictor:
 
     def _batch(self, examples: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
-        rows = self._step(self.variables, to_global(batch, self.built.mesh))
+        rows = self._step(self.variables, self.built.place(batch))
         rows = jax.device_get(rows)
         return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 

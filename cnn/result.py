@@ -1,5 +1,6 @@
 """What a run leaves behind: the test score beside the baselines, pictures, summary.json."""
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -26,18 +27,21 @@ from cnn.transforms import build_transforms
 WHOLE = 1 << 30  # bytes of a split that baselines and pictures may hold in memory
 
 
-def _examples(built: Built, source: Source) -> dict[str, np.ndarray] | None:
-    """A whole split as the network sees it before normalisation; None when that is too much to hold."""
+def _fits(built: Built, source: Source) -> bool:
+    """Whether a whole split, as the network sees it, is little enough to hold."""
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in built.spec.values()]
+    return len(source) * sum(sizes) <= WHOLE
+
+
+def _examples(built: Built, source: Source) -> dict[str, np.ndarray]:
+    """A whole split as the network sees it before normalisation."""
     transforms = build_transforms(built.config.input.eval_transforms)
-    one = load(source, transforms, np.arange(1), Draws(0, np.arange(1)))
-    if len(source) * sum(value.nbytes for value in one.values()) > WHOLE:
-        return None
     rows = np.arange(len(source))
     parts = [
-        load(source, transforms, part, Draws(0, part))
+        load(source, transforms, part, Draws(0, part), built.info.ragged)
         for part in np.array_split(rows, max(len(rows) // 1024, 1))
     ]
-    return {key: np.concatenate([part[key] for part in parts]) for key in one}
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def finish(
@@ -53,15 +57,14 @@ def finish(
     summary: dict[str, Any] = {"test": {}, "baselines": {}}
     figures = _curves(folder)
     if test is not None:
-        scores = evaluator.score(variables, eval_batches(built, test), keep=True)
-        report = built.task.report(scores.predictions, scores.targets)
-        facts = {"split": config.eval.test_split, "examples": len(test)}
-        summary["test"] = scores.metrics | report | facts
-        examples = _examples(built, test) if distributed.is_main() else None
+        keep = _fits(built, test)
+        scores = evaluator.score(variables, eval_batches(built, test), full=True, keep=keep)
+        summary["test"] = scores.metrics | {"split": config.eval.test_split, "examples": len(test)}
+        examples = _examples(built, test) if keep and distributed.is_main() else None
         if config.eval.baselines and distributed.is_main():
             summary["baselines"] = _baselines(plan, examples)
         if examples is not None:
-            figures += built.task.draw(scores.predictions, examples, str(folder.figures))
+            figures += built.task.plot(scores.predictions, examples, str(folder.figures))
     summary["steps"], summary["best"] = steps, best.to_json()
     summary["parameters"] = tree.size(plan.abstract.params)
     summary["figures"] = [str(Path(path).relative_to(folder.path)) for path in figures]
@@ -118,7 +121,7 @@ def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]
     """Fitted on everything that the network may have learned from, so that they are not held back."""
     built, seen = plan.built, plan.seen()
     if built.task.baselines_read(built.spec[built.info.input_key][0]):
-        train = _examples(built, seen)
+        train = _examples(built, seen) if _fits(built, seen) else None
     else:  # the targets alone
         key = built.info.target_key
         found = [targets(source, key) for source in (seen, plan.test)]

@@ -6,6 +6,7 @@ The same command takes an interrupted run up again. SIGTERM and SIGINT save and 
 """
 
 import sys
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from cnn.errors import UserError
 from cnn.evaluate import Evaluator, scalars_text
 from cnn.finetune import load_into
 from cnn.mesh import lockstep
-from cnn.plan import Plan, make_plan
+from cnn.plan import Evaluation, Plan, make_plan
 from cnn.process import prepare
 from cnn.recalibrate import recalibrated
 from cnn.result import finish, leave, score_text, timing_text
@@ -94,9 +95,9 @@ class Run:
         self.data = iterate(plan.batches, self.start, how.threads, how.workers, plan.place)
         self.train_step = plan.train_step()
         self.evaluator = Evaluator(plan.built)
-        main = distributed.is_main()
-        self.writer = Writer(folder.path, main, self.start)
-        self.bar = Progress(plan.total, self.start, main)
+        self.evaluated = {one.name: self.best.last_step if one.metric else None for one in plan.evaluations}
+        self.writer = Writer(folder.path, distributed.is_main(), self.start)
+        self.bar = Progress(plan.total, self.start, distributed.is_main())
         self.waiting: list[tuple[int, dict[str, jax.Array]]] = []  # losses not looked at yet
         self.bar.say("\n".join([*plan.dataset.notes, str(plan)]))
 
@@ -112,8 +113,8 @@ class Run:
         self.clock.lap()
         for now in range(self.start, plan.total):
             self.step = now
-            if now > self.start and plan.watched and now % plan.eval_every == 0:
-                self.evaluate()
+            if now > self.start:
+                self.evaluate([one for one in plan.evaluations if now % one.every == 0])
             if self.best.stale >= plan.patience:
                 self.bar.say(f"step {now}: no better in {self.best.stale} evaluations, stopping early")
                 break  # not saved yet: `settle` saves what it makes of this state
@@ -148,8 +149,7 @@ class Run:
         if self.step > self.start:
             if plan.config.eval.recalibrate_batches:
                 self.state = recalibrated(plan, self.state, plan.config.eval.recalibrate_batches)
-            if plan.watched:
-                self.evaluate()
+            self.evaluate(plan.evaluations)
             self.save()
         self.checkpoints.wait()
         self.bar.close()
@@ -178,21 +178,21 @@ class Run:
             meta = self.plan.meta(self.step) | {"loop": self.best.to_json()}
             self.checkpoints.save(self.state, meta, metric)
 
-    def evaluate(self) -> None:
-        """Scores the watched split, and saves when it is the best so far."""
-        if self.best.last_step == self.step:
-            return
-        self.log(0)
-        config = self.plan.config.eval
-        with self.clock.time("eval"):
-            scores = self.evaluator.score(self.state.variables(), self.plan.watched).metrics
-        scalars = {f"eval/{k}": v for k, v in scores.items() if isinstance(v, int | float)}
-        self.writer.scalars(self.step, scalars)
-        self.bar.say(scalars_text(f"step {self.step} {config.split}", scores))
-        value = scores[config.metric]
-        better, many = self.best.update(value, self.step), self.plan.config.checkpoint.keep_best > 1
-        if better or many and self.best.stale < self.plan.patience:
-            self.save(value)
+    def evaluate(self, due: Sequence[Evaluation]) -> None:
+        """Runs evaluations, and saves when the one that chooses found the best state so far."""
+        for one in due:
+            if self.evaluated[one.name] == self.step:
+                continue
+            self.evaluated[one.name] = self.step
+            self.log(0)
+            with self.clock.time("eval"):
+                scores = self.evaluator.score(self.state.variables(), one.batches, full=one.full).metrics
+            self.writer.scalars(self.step, one.logged(scores))
+            self.bar.say(scalars_text(f"step {self.step} {one.title}", scores))
+            if one.metric:
+                value, many = scores[one.metric], self.plan.config.checkpoint.keep_best > 1
+                if self.best.update(value, self.step) or many and self.best.stale < self.plan.patience:
+                    self.save(value)
 
     def log(self, keep: int) -> None:
         """Writes the means of the losses seen; the last `keep` steps, still in flight, wait."""

@@ -14,7 +14,6 @@ from cnn import tree
 from cnn.build import build
 from cnn.features import LABEL, DatasetInfo, Feature
 from cnn.layers.norm import BatchNorm
-from cnn.mesh import to_global
 from cnn.models import build_model
 from cnn.plan import make_plan
 from cnn.recalibrate import make_moments_step, pooled_statistics, recalibrated
@@ -264,7 +263,7 @@ def test_the_plan_s_step_trains_and_donates():
     losses = []
     for step in range(30):
         before = state
-        state, aux = update(state, to_global(plan.batches[step], plan.built.mesh))
+        state, aux = update(state, plan.place(plan.batches[step]))
         losses.append(float(aux["loss"]))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])

@@ -1,19 +1,22 @@
 """From a source to batches: `batches[step]` is a pure function of the step, on every host."""
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from cnn.data import MEMORY_LIMIT
-from cnn.data.order import indices
+from cnn.data.order import Bucketed, Order, Shuffled, places
 from cnn.data.prefetch import Prefetcher, by_grain, in_order
-from cnn.data.sources import ArraySource, CachedSource, Example, Source
+from cnn.data.sources import ArraySource, CachedSource, Example, Source, lengths
 from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import Feature
 from cnn.transforms import Transform
 from cnn.transforms.apply import transform_examples
 
@@ -23,16 +26,18 @@ _ENDLESS = 1 << 40  # steps; training batches never run out
 class TrainBatches:
     """Endless training batches, by step.
 
-    `batches[step]` is a dict of stacked arrays with `valid` (all True), of the rows of this process:
-    a contiguous block of the global batch, whose positions in the example sequence are
-    step * batch_size ... (step + 1) * batch_size - 1.
+    `batches[step]` is a dict of stacked arrays with `valid`, of the rows of this process: a contiguous block of the
+    global batch.
 
     Args:
       batch_size: over all processes.
       shuffle: every epoch in a new order; else all of them in the source's.
+      ragged: the features that are padded, by name.
+      buckets: sizes to pad to, by the length of the first of them: batches hold examples of similar length, and `pad`
+        is the last size; () pads all batches alike.
 
     Raises:
-      UserError: the source is empty, or batch_size does not divide over the processes.
+      UserError: the source is empty, batch_size does not divide over the processes, or buckets that do not fit.
     """
 
     def __init__(
@@ -44,14 +49,18 @@ class TrainBatches:
         process_index: int = 0,
         process_count: int = 1,
         shuffle: bool = True,
+        ragged: Mapping[str, Feature] = MappingProxyType({}),
+        buckets: Sequence[int] = (),
     ):
-        self.shuffle = shuffle
         (self.source, self.transforms), self.seed = prepared(source, transforms), seed
-        self.batch_size, self.size = batch_size, len(source)
+        self.batch_size, self.size, self.ragged = batch_size, len(source), dict(ragged)
         self.start, self.local = _block(batch_size, process_index, process_count)
-        self.steps_per_epoch = self.size / batch_size
         if not self.size:
             raise UserError("the training split is empty")
+        self.order: Order = Shuffled(seed, self.size, batch_size, shuffle)
+        if buckets:
+            self.order = bucketed(self.source, self.ragged, buckets, seed, batch_size)
+        self.steps_per_epoch = self.order.steps_per_epoch
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -60,12 +69,35 @@ class TrainBatches:
         return self.several(int(step), 1)
 
     def several(self, step: int, count: int) -> Example:
-        """The rows of `count` batches from `step` on, one batch after the other."""
-        positions = _positions(self, step, count)
-        rows = indices(self.seed, self.size, positions) if self.shuffle else positions % self.size
-        batch = load(self.source, self.transforms, rows, Draws(self.seed, positions))
-        batch["valid"] = np.ones(len(rows), bool)
-        return batch
+        """The rows of `count` batches from `step` on, one batch after the other; they must have one size."""
+        rows, positions, valid = self.order.block(step, count, self.start, self.local)
+        pads = resized(self.ragged, self.order.pads(step))
+        batch = load(self.source, self.transforms, rows, Draws(self.seed, positions), pads)
+        return {**batch, "valid": valid}
+
+
+def resized(ragged: Mapping[str, Feature], sizes: Mapping[str, int]) -> dict[str, Feature]:
+    """The features with other sizes of their padding."""
+    return {name: dataclasses.replace(one, pad=sizes.get(name, one.pad)) for name, one in ragged.items()}
+
+
+def bucketed(
+    source: Source, ragged: Mapping[str, Feature], buckets: Sequence[int], seed: int, batch_size: int
+) -> Bucketed:
+    """The order by length of a source's first ragged feature, and of those that are as long.
+
+    Raises:
+      UserError: there is no ragged feature, or buckets that do not fit.
+    """
+    if not ragged:
+        raise UserError("input.buckets is for data of different lengths; these have none: leave it at ()")
+    name, feature = next(iter(ragged.items()))
+    sizes = (*(size for size in buckets if size < (feature.pad or 0)), feature.pad or 0)
+    alike = [other for other, one in ragged.items() if one.pad == feature.pad and one.axes[0] == feature.axes[0]]
+    try:
+        return Bucketed(seed, batch_size, lengths(source, name), sizes, alike)
+    except ValueError as error:
+        raise UserError(f"input.buckets {tuple(buckets)}: {error}") from error
 
 
 class EvalBatches:
@@ -84,9 +116,10 @@ class EvalBatches:
         batch_size: int,
         process_index: int = 0,
         process_count: int = 1,
+        ragged: Mapping[str, Feature] = MappingProxyType({}),
     ):
         self.source, self.transforms = prepared(source, transforms)
-        self.batch_size, self.size = batch_size, len(source)
+        self.batch_size, self.size, self.ragged = batch_size, len(source), dict(ragged)
         self.start, self.local = _block(batch_size, process_index, process_count)
         if not self.size:
             raise UserError("the evaluation split is empty")
@@ -101,12 +134,10 @@ class EvalBatches:
 
     def several(self, step: int, count: int) -> Example:
         """The rows of `count` batches from `step` on, one batch after the other."""
-        rows = _positions(self, step, count)
+        rows = places(step, count, self.batch_size, self.start, self.local)
         valid = rows < self.size
         rows = np.where(valid, rows, 0)
-        batch = load(self.source, self.transforms, rows, Draws(0, rows))
-        batch["valid"] = valid
-        return batch
+        return {**load(self.source, self.transforms, rows, Draws(0, rows), self.ragged), "valid": valid}
 
 
 class TransformedSource:
@@ -152,26 +183,24 @@ def _block(batch_size: int, process_index: int, process_count: int) -> tuple[int
     return process_index * local, local
 
 
-def _positions(batches: Any, step: int, count: int) -> Int64[np.ndarray, " b"]:
-    """Places in the global sequence of this process's rows of `count` batches."""
-    first = (step + np.arange(count)) * batches.batch_size + batches.start
-    return (first[:, None] + np.arange(batches.local)).reshape(-1)
-
-
 def load(
-    source: Source, transforms: Sequence[Transform], rows: Int64[np.ndarray, " b"], draws: Draws
+    source: Source,
+    transforms: Sequence[Transform],
+    rows: Int64[np.ndarray, " b"],
+    draws: Draws,
+    ragged: Mapping[str, Feature] = MappingProxyType({}),
 ) -> Example:
-    """Reads `rows`, transforms them and stacks them. Arrays in memory are gathered in one go.
+    """Reads `rows`, transforms them, pads what is ragged and stacks them. Arrays in memory are gathered in one go.
 
     Raises:
-      UserError: an example that cannot be read (says which), or results of different shapes.
+      UserError: an example that cannot be read, which is named, or results of different shapes.
     """
     if isinstance(source, ArraySource):
         examples: Any = {key: value[rows] for key, value in source.arrays.items()}
     else:
         examples = _read(source, rows)
     try:
-        return transform_examples(examples, transforms, draws)
+        return transform_examples(examples, transforms, draws, ragged)
     except UserError:
         raise
     except Exception as error:
@@ -227,18 +256,20 @@ def iterate(
             return Prefetcher(in_order(batches, start), place)
 
     def size() -> int:
-        arrays = example_spec(batches.source, batches.transforms).values()
+        arrays = example_spec(batches.source, batches.transforms, batches.ragged).values()
         return batches.local * sum(math.prod(shape) * dtype.itemsize for shape, dtype in arrays)
 
     return Prefetcher(by_grain(batches, start, threads, workers, size), place)
 
 
-def example_spec(source: Source, transforms: Sequence[Transform]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def example_spec(
+    source: Source, transforms: Sequence[Transform], ragged: Mapping[str, Feature] = MappingProxyType({})
+) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """{name: (shape, dtype)} of example 0 after the transforms.
 
     Raises:
       UserError: it cannot be read, or not be transformed.
     """
     row = np.zeros(1, np.int64)
-    found = load(source, transforms, row, Draws(0, row))
+    found = load(source, transforms, row, Draws(0, row), ragged)
     return {name: (value.shape[1:], value.dtype) for name, value in found.items()}

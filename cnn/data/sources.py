@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int64
 
 from cnn.errors import UserError, unknown
 from cnn.features import DatasetInfo
@@ -171,6 +172,16 @@ def targets(source: Source, key: str = "label") -> np.ndarray | None:
             return None
         return np.concatenate([found[start:stop] for found, start, stop in parts])
     return getattr(source, "labels", None) if key == "label" else None
+
+
+def lengths(source: Source, name: str) -> Int64[np.ndarray, " n"]:
+    """Rows of a ragged feature in each example. Reads every example once where the source does not know."""
+    if isinstance(source, SplitSource):
+        return np.concatenate([lengths(part, name)[start:stop] for part, start, stop in source.parts])
+    known = getattr(source, "lengths", None)
+    if known is not None:
+        return np.asarray(known(name), np.int64)
+    return np.array([len(source[i][name]) for i in range(len(source))], np.int64)
 
 
 def in_memory(source: Source, chunk: int = 256) -> ArraySource:

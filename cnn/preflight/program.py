@@ -15,11 +15,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn import tree
+from cnn.build import Built
 from cnn.data.pipeline import EvalBatches, TrainBatches, example_spec
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
@@ -32,15 +32,16 @@ from cnn.preflight.hardware import topology
 LARGEST = 5  # arrays that are named
 
 
-def abstract_batch(batches: TrainBatches | EvalBatches, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(batches: TrainBatches | EvalBatches, built: Built) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a batch as the loop hands it to the step."""
-    found = example_spec(batches.source, batches.transforms) | {"valid": ((), np.dtype(bool))}
+    found = example_spec(batches.source, batches.transforms, batches.ragged) | {"valid": ((), np.dtype(bool))}
+    axes = {name: feature.axes for name, feature in built.info.features.items()}
 
-    def rows(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
+    def rows(name: str, shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
         whole = (batches.batch_size, *shape)
-        return jax.ShapeDtypeStruct(whole, dtype, sharding=batch_sharding(mesh, whole))
+        return jax.ShapeDtypeStruct(whole, dtype, sharding=batch_sharding(built.mesh, whole, axes.get(name, "")))
 
-    return {name: rows(*one) for name, one in found.items()}
+    return {name: rows(name, *one) for name, one in found.items()}
 
 
 def bytes_per_device(abstract: Any) -> int:
@@ -151,30 +152,30 @@ def facts(plan: Plan) -> dict[str, Any]:
         # The gradient for the weights and the one for the inputs cost as much as the forward pass.
         "useful_flops": 3 * 2 * multiply_adds(forward) * config.input.batch_size,
         "steps": plan.total,
-        "evaluations": plan.total // plan.eval_every if plan.watched else 0,
-        "eval_steps": len(plan.watched) if plan.watched else 0,
+        "evaluations": sum(plan.total // one.every for one in plan.evaluations),
+        "eval_steps": max((len(one.batches) for one in plan.evaluations), default=0),
         "examples": plan.batches.size,
-        "batch_bytes": bytes_per_device(abstract_batch(plan.batches, built.mesh)),
+        "batch_bytes": bytes_per_device(abstract_batch(plan.batches, built)),
     }
 
 
 def _stem(plan: Plan) -> tuple[list[int], int]:
     """(window, channels) of the first convolution of the input; ([], 0) where there is none."""
-    channels = jax.eval_shape(plan.built.inputs).shape[-1]
+    channels = jax.tree.leaves(jax.eval_shape(plan.built.inputs))[0].shape[-1]
     kernels = [x.shape for x in jax.tree.leaves(plan.abstract.params) if x.ndim > 2 and x.shape[-2] == channels]
     return (list(kernels[0][:-2]), channels) if kernels else ([], 0)
 
 
 def lower_train(plan: Plan) -> Any:
     """The update, lowered for the plan's devices."""
-    return plan.train_step().lower(plan.abstract, abstract_batch(plan.batches, plan.built.mesh))
+    return plan.train_step().lower(plan.abstract, abstract_batch(plan.batches, plan.built))
 
 
 def lower_eval(plan: Plan) -> Any:
     """The evaluation step, lowered for the plan's devices."""
     variables = {"params": plan.abstract.params, "batch_stats": plan.abstract.batch_stats}
-    batch = abstract_batch(plan.watched or plan.batches, plan.built.mesh)
-    return Evaluator(plan.built).step.lower(variables, batch)
+    batches = plan.evaluations[0].batches if plan.evaluations else plan.batches
+    return Evaluator(plan.built).step().lower(variables, abstract_batch(batches, plan.built))
 
 
 def compile_steps(config: ConfigDict, steps: list[str], where: str = "") -> dict[str, Any]:

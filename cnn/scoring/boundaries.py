@@ -49,10 +49,30 @@ def boundary_f(
     return found
 
 
-def mean_boundary_f(
-    said: Integer[np.ndarray, "n h w"], mask: Integer[np.ndarray, "n h w"], classes: int
-) -> tuple[float, int]:
-    """(mean over pictures and classes, pictures looked at); NaN where there is no outline at all."""
-    count = max(1, min(len(mask), WORK // max(mask[0].size * classes, 1)))
-    found = [f for i in range(count) for f in boundary_f(said[i], mask[i], classes)]
-    return (float(np.mean(found)) if found else float("nan")), count
+class BoundaryF:
+    """The mean of `boundary_f` over the pictures of a split and the classes that they hold.
+
+    Args:
+      classes: number of them.
+    """
+
+    def __init__(self, classes: int):
+        self.examples = 0
+        self._classes = classes
+        self._found: list[float] = []
+        self._looked = 0
+
+    def add(
+        self, predicted: Integer[np.ndarray, "n h w"], mask: Integer[np.ndarray, "n h w"]
+    ) -> None:
+        """Compares some more pictures, until WORK is done."""
+        self.examples += len(mask)
+        most = max(1, WORK // max(mask[0].size * self._classes, 1)) if len(mask) else 0
+        for one, true in zip(predicted, mask, strict=True):
+            if self._looked < most:
+                self._found += boundary_f(one, true, self._classes)
+                self._looked += 1
+
+    def result(self) -> tuple[float, int]:
+        """(mean, pictures that were compared); NaN where there is no outline at all."""
+        return (float(np.mean(self._found)) if self._found else float("nan")), self._looked

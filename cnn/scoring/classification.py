@@ -35,25 +35,37 @@ class Reliability(NamedTuple):
         return float(np.sum(gap * self.count) / max(self.count.sum(), 1))
 
 
-def reliability(
-    probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"], bins: int = BINS
-) -> Reliability:
-    """How often a confident answer is right (Guo et al. 2017, arXiv 1706.04599, section 2).
+class Calibration:
+    """How often a confident prediction is right (Guo et al. 2017, arXiv 1706.04599, section 2), batch by batch.
 
     The confidence is the largest probability of each row.
     """
-    confidence = np.max(probs, axis=1).astype(np.float64)
-    right = np.argmax(probs, axis=1) == label
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        return Reliability(
-            edges,
-            np.bincount(place, confidence, bins) / count,
-            np.bincount(place, right, bins) / count,
-            count,
-        )
+
+    def __init__(self, bins: int = BINS):
+        self._edges = np.linspace(0, 1, bins + 1)
+        self._confidence, self._right = np.zeros((2, bins))
+        self.count = np.zeros(bins, int)
+
+    def add(self, probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"]) -> None:
+        """Puts some more rows into their bins."""
+        bins = len(self.count)
+        confidence = np.max(probs, axis=1).astype(np.float64)
+        place = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, bins - 1)
+        self._confidence += np.bincount(place, confidence, bins)
+        self._right += np.bincount(place, np.argmax(probs, axis=1) == label, bins)
+        self.count += np.bincount(place, minlength=bins)
+
+    def result(self) -> Reliability:
+        """The bins so far."""
+        with np.errstate(invalid="ignore"):
+            return Reliability(self._edges, self._confidence / self.count, self._right / self.count, self.count)
+
+
+def reliability(probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"], bins: int = BINS) -> Reliability:
+    """The `Calibration` of a whole split."""
+    found = Calibration(bins)
+    found.add(probs, label)
+    return found.result()
 
 
 class RiskCoverage(NamedTuple):

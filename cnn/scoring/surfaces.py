@@ -134,28 +134,38 @@ def per_class(
     }
 
 
-def summary(
-    truth: UInt8[np.ndarray, "n *space"],
-    predicted: UInt8[np.ndarray, "n *space"],
-    class_names: Sequence[str],
-    spacing: Sequence[Number] = (),
-    tolerance: Number = 1.0,
-) -> dict[str, Any]:
-    """Of many examples, JSON-able: `hd95`, `assd`, `surface_dice` as means over examples and classes, and `surfaces`.
+class Summary:
+    """Collects many examples, JSON-able: hd95, assd, surface_dice as means over examples and classes, and `surfaces`.
 
     `surfaces` has a row per class: {class, dice, hd95, assd, surface_dice, examples, one_empty}. Means leave out pairs
     that are both empty, and distances also those of which one is empty: `one_empty` counts these. `largest_component`
     holds the same of predictions of which each class keeps its largest part alone.
+
+    Args:
+      class_names: the background first.
+      spacing: mm per voxel along each axis; () counts voxels.
+      tolerance: of surface Dice, in the units of `spacing`.
     """
 
-    def scored(masks: np.ndarray) -> dict[str, Any]:
-        found = [per_class(t, p, class_names, spacing, tolerance) for t, p in zip(truth, masks, strict=True)]
-        rows = [{"class": name, **_means([one[name] for one in found])} for name in (found[0] if found else ())]
-        everything = _means([agreement for one in found for agreement in one.values()])
-        return {name: everything[name] for name in ("hd95", "assd", "surface_dice")} | {"surfaces": rows}
+    def __init__(self, class_names: Sequence[str], spacing: Sequence[Number] = (), tolerance: Number = 1.0):
+        self._options = (tuple(class_names), tuple(spacing), tolerance)
+        self._found: tuple[list[dict[str, Agreement]], list[dict[str, Agreement]]] = ([], [])
 
-    cleaned = np.stack([largest_component(mask) for mask in predicted]) if len(predicted) else predicted
-    return scored(predicted) | {"largest_component": scored(cleaned)}
+    def add(self, truth: UInt8[np.ndarray, "n *space"], predicted: UInt8[np.ndarray, "n *space"]) -> None:
+        """Compares some more examples."""
+        for true, mask in zip(truth, predicted, strict=True):
+            for kept, one in zip(self._found, (mask, largest_component(mask)), strict=True):
+                kept.append(per_class(true, one, *self._options))
+
+    def result(self) -> dict[str, Any]:
+        """See the class."""
+
+        def scored(found: list[dict[str, Agreement]]) -> dict[str, Any]:
+            rows = [{"class": name, **_means([one[name] for one in found])} for name in (found[0] if found else ())]
+            everything = _means([agreement for one in found for agreement in one.values()])
+            return {name: everything[name] for name in ("hd95", "assd", "surface_dice")} | {"surfaces": rows}
+
+        return scored(self._found[0]) | {"largest_component": scored(self._found[1])}
 
 
 def _means(found: Sequence[Agreement]) -> dict[str, Any]:

@@ -7,18 +7,18 @@ from cnn.tables import Entry, build
 
 TASKS: dict[str, Entry] = {
     "classification": Entry(
-        "cnn.tasks.classification.task:classification",
+        "cnn.tasks.classification.task:Classification",
         "one class per picture or series: softmax, BCE or focal loss",
     ),
     "regression": Entry(
-        "cnn.tasks.regression.task:regression", "numbers per series or picture: squared, absolute or Huber loss"
+        "cnn.tasks.regression.task:Regression", "numbers per series or picture: squared, absolute or Huber loss"
     ),
     "segmentation": Entry(
-        "cnn.tasks.segmentation.task:segmentation",
+        "cnn.tasks.segmentation.task:Segmentation",
         "one class for every pixel or voxel: cross entropy, Dice, focal, Tversky"
     ),
     "sequence_labelling": Entry(
-        "cnn.tasks.sequence_labelling.task:sequence_labelling", "one class for every step of a series"
+        "cnn.tasks.sequence_labelling.task:SequenceLabelling", "one class for every step of a series"
     ),
 }
 

@@ -1,67 +1,173 @@
 """What a task is: everything that the trainer does not know about the problem.
 
-A task is immutable and holds no arrays. `inputs`, `augment`, `loss`, `metrics` and `predictions` run inside
-`jit`; the rest runs on the host. The trainer treats all names in their dicts as opaque.
+A task is immutable and holds no arrays. Its first half runs inside `jit`: a training step is augment -> inputs -> model
+-> losses, an evaluation step leaves augment out and adds metrics and predictions. The second half runs on the host. The
+trainer treats all names in their dicts as opaque.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
-from cnn.shapes import Batch, Outputs, PerExample
+from cnn.errors import UserError
+from cnn.features import LENGTH, DatasetInfo
+from cnn.scoring.scorer import Scorer
+from cnn.shapes import Batch, Outputs
+from cnn.tasks import inputs
+
+Pair = tuple[Array, Array]  # (sum, count), both scalars or arrays of one shape
+Examples = Mapping[str, Any]  # stacked raw examples of a split, or some of their entries
 
 
-class Task(Protocol):
-    """One training step is: augment -> inputs -> model -> loss; an evaluation step leaves augment away."""
+@runtime_checkable
+class Apply(Protocol):
+    """Calls the network again, on inputs of the task's choice: `model.apply` with its variables bound.
+
+    Without a `method` the network is called with train=False, unless `train` says otherwise.
+    """
+
+    def __call__(self, *arguments: Any, method: Any = None, **keywords: Any) -> Any: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """Base class of all tasks; subclasses add their options as fields.
+
+    Attributes:
+      info: the data set's features and class names.
+      mean, std: per channel, of the main input (images in [0, 1]); () leaves its scale.
+    """
+
+    TARGET: ClassVar[str] = ""  # the target that a data set must have; '' for any
+    NEEDS: ClassVar[str] = ""  # what it is, for the message where it is missing
+
+    info: DatasetInfo
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.TARGET and self.TARGET not in self.info.targets:
+            raise UserError(
+                f"this task needs {self.NEEDS} ('{self.TARGET}'); data set '{self.info.name}' provides "
+                f"'{', '.join(self.info.targets)}'. Set task.name to another one: cnn list tasks"
+            )
+        inputs.check_normalisation(self.mean, self.std)
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError for an option out of range, or a data set that does not fit."""
 
     @property
     def num_outputs(self) -> int:
         """The model's `num_classes`."""
+        return self.info.num_classes
 
-    def init_batch(self, input_shape: tuple[int, ...] | None = None) -> Batch:
-        """A batch of one zero example, of the types that the pipeline delivers.
-
-        Args:
-          input_shape: of one input after the transforms; None is the data set's own.
-        """
+    # On the device
 
     def augment(self, batch: Batch, rng: Key[Array, ""]) -> Batch:
-        """On-device augmentation that mixes examples. May replace the input and add soft targets."""
+        """Augmentation that mixes examples. May replace the input and add soft targets."""
+        return batch
 
-    def inputs(self, batch: Batch) -> Float[Array, "b *space c"]:
-        """The model's input, float32, normalised. Values that are not finite stay so."""
+    def inputs(self, batch: Batch) -> Any:
+        """The model's input, a tree of arrays: the main input as float32, minus `mean`, over `std`.
 
-    def loss(self, out: Outputs, batch: Batch) -> PerExample:
-        """Loss of each example, float32. Only evaluation batches hold padding; `metrics` masks it."""
+        Values that are not finite stay so.
+        """
+        return inputs.normalised(inputs.unit(batch[self.info.input_key]), self.mean, self.std)
 
-    def metrics(self, out: Outputs, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        """{name: (sum, count)} over the rows where `batch['valid']`; see `cnn.scoring.sums`."""
+    def losses(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """{term: (sum, count)}. The loss is the sum of weight x sum / count over the terms.
 
-    def finalize(self, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-        """Sums of many batches -> {name: float, or nested lists for a matrix}; JSON-able."""
+        The counts may be of examples, tokens, positive anchors or labels that are present: sums and counts are of the
+        global batch, so the means are exact on any number of devices, with padding and with micro-batches. Where a
+        count is 0, the term is 0. Rows that are not `valid` must not count.
+        """
+        raise NotImplementedError
 
-    def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-        """What no sums of batches give, of a whole split's `predictions` and targets; JSON-able like `finalize`."""
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Weights of the terms; those that are missing have 1."""
+        return {}
 
-    def predictions(self, out: Outputs) -> dict[str, Array]:
-        """What the host keeps of each example, [b, ...] each."""
+    def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """{name: (sum, count)} over the valid rows, for the scorer; evaluation adds the losses by itself."""
+        return {}
 
-    def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
-        """One row of `predictions` as a JSON-able dict in the user's words."""
+    def predictions(self, out: Outputs, batch: Batch, apply: Apply) -> dict[str, Array]:
+        """What can be kept of each example, [b, ...] each.
+
+        Args:
+          batch: with targets in evaluation, without them in prediction.
+          apply: calls the network again: beam search, dropout as an ensemble, incremental decoding.
+        """
+        raise NotImplementedError
+
+    # On the host
+
+    def scorer(self, full: bool = True) -> Scorer:
+        """What turns the sums and predictions of one evaluation into metrics.
+
+        Args:
+          full: everything that a report holds; else only what is cheap enough for every evaluation while training.
+        """
+        return Scorer()
+
+    def describe(self, row: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
+        """One row of `predictions` as a JSON-able dict in the user's words and units.
+
+        Args:
+          frame: of the raw input (`cnn.inference.preprocess.Frame`), for answers in its own geometry.
+        """
+        raise NotImplementedError
+
+    def write(self, row: Mapping[str, Any], frame: Any, folder: Any) -> dict[str, Any]:
+        """Writes what does not fit in a line, such as a mask, into `folder`; returns what `describe` adds about it."""
+        raise UserError("this task has no files to write; leave --masks out")
 
     def baselines_read(self, input_shape: tuple[int, ...]) -> bool:
-        """Whether `baselines` looks at inputs of this shape; where not, it needs no more than the rest."""
+        """Whether `baselines` looks at inputs of this shape; where not, it needs no more than the targets."""
+        return False
 
-    def baselines(
-        self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int
-    ) -> dict[str, dict[str, Any]]:
-        """{name: {metric: value}} of strong trivial answers, from stacked raw examples.
+    def baselines(self, train: Examples, test: Examples, seed: int) -> dict[str, dict[str, Any]]:
+        """{name: {metric: value}} of simple, strong methods, from stacked raw examples.
 
-        Without inputs in `train` and `test` there are only those answers that need none.
+        Without inputs in `train` and `test` there are only the methods that need none.
         """
+        return {}
 
-    def draw(
-        self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str
-    ) -> list[str]:
-        """Writes pictures of the results as PNG files into `directory`; returns their paths."""
+    def plot(self, predictions: Mapping[str, Any], examples: Examples, directory: str) -> list[str]:
+        """Draws the results of a split as PNG files into `directory`; returns their paths."""
+        return []
+
+
+def counted(values: Shaped[Array, "..."], where: Bool[Array, "..."]) -> Pair:
+    """(sum, count) in float32 of the values at `where`; the others may be NaN."""
+    # `where`, not a product: padding must not turn 0 * NaN into NaN.
+    return jnp.sum(jnp.where(where, values.astype(jnp.float32), 0)), jnp.sum(where.astype(jnp.float32))
+
+
+def per_example(values: Shaped[Array, " b"], batch: Batch) -> Pair:
+    """(sum, count) over the valid rows of a batch."""
+    return counted(values, batch["valid"])
+
+
+def present(batch: Batch, name: str) -> Bool[Array, "b n"]:
+    """Which rows of a ragged feature are there, padding of the batch included in what is not."""
+    rows = jnp.arange(batch[name].shape[1])
+    return (rows[None] < batch[name + LENGTH][:, None]) & batch["valid"][:, None]
+
+
+def mean_losses(terms: Mapping[str, Pair], counts: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
+    """Each term's sum over its count, 0 where nothing was counted."""
+    return {
+        name: jnp.where(counts[name] > 0, value / jnp.where(counts[name] > 0, counts[name], 1), 0)
+        for name, (value, _) in terms.items()
+    }
+
+
+def weighted(task: Task, means: Mapping[str, Any]) -> Any:
+    """The loss: the weighted sum of the terms' means, of JAX or NumPy numbers."""
+    return sum(task.loss_weights.get(name, 1.0) * value for name, value in means.items())

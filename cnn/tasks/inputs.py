@@ -8,30 +8,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn.errors import UserError
-from cnn.features import DatasetInfo
-from cnn.shapes import Batch
 
 
 def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
     """Raises UserError unless there is one positive `std` for each `mean`."""
     if len(mean) != len(std) or any(value <= 0 for value in std):
         raise UserError("input.mean and input.std need one number per channel each, std above 0")
-
-
-def one_zero(info: DatasetInfo, input_shape: tuple[int, ...] | None = None) -> Batch:
-    """A batch of one zero example, of the types that the pipeline delivers.
-
-    Args:
-      input_shape: of one input as the network sees it; None is that of the data set, with 64 for axes that it
-        leaves open.
-    """
-    shape = input_shape or info.inputs[info.input_key].sized()
-    zeros = {name: np.zeros((1, *feature.sized()), feature.dtype) for name, feature in info.features.items()}
-    zeros[info.input_key] = np.zeros((1, *shape), info.inputs[info.input_key].dtype)
-    target = info.targets[info.target_key]
-    if target.rank:
-        zeros[info.target_key] = np.zeros((1, *shape[:-1]), target.dtype)
-    return {**zeros, "valid": np.ones(1, bool)}
 
 
 def unit(x: Any) -> Float[Array, "b *space c"]:

@@ -1,27 +1,32 @@
 """Applying transforms to examples, one by one or stacked, and stacking what comes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import LENGTH, Feature
 from cnn.transforms import Transform
 
 Example = dict[str, Any]
 
 
 def transform_examples(
-    examples: Example | list[Example], transforms: Sequence[Transform], draws: Draws
+    examples: Example | list[Example],
+    transforms: Sequence[Transform],
+    draws: Draws,
+    ragged: Mapping[str, Feature] = MappingProxyType({}),
 ) -> Example:
-    """Applies transforms to stacked examples or to a list of them, and stacks the result.
+    """Applies transforms to stacked examples or to a list of them, pads what is ragged, and stacks the result.
 
     The result does not depend on which of the two forms comes in, or on the batch that an example is in.
     """
     for transform in transforms:
         own = draws.stream(type(transform).__name__)
-        if transform.batched and isinstance(examples, list) and _same_shapes(examples):
+        if transform.batched and isinstance(examples, list) and not ragged and _same_shapes(examples):
             examples = _stack(examples)
         if isinstance(examples, dict):
             if transform.batched:
@@ -30,7 +35,29 @@ def transform_examples(
             examples = _unstack(examples)
         call = _apply_batched if transform.batched else _apply
         examples = [call(transform, example, own.one(i)) for i, example in enumerate(examples)]
-    return examples if isinstance(examples, dict) else _stack(examples)
+    if isinstance(examples, dict):
+        return examples
+    return _stack([padded(example, ragged) for example in examples] if ragged else examples)
+
+
+def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
+    """The example with its ragged features at their `pad` rows, and how many of them are there.
+
+    Raises:
+      UserError: one has more rows than that.
+    """
+    result = dict(example)
+    for name, feature in ragged.items():
+        if name not in example:  # predicting: no targets
+            continue
+        value = np.asarray(example[name], feature.dtype)
+        rows, size = len(value), feature.pad or 0
+        if rows > size:
+            raise UserError(f"an example has {rows} {name}, a batch holds at most {size}; shorten it with a transform")
+        result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
+        result[name][:rows] = value
+        result[name + LENGTH] = np.int32(rows)
+    return result
 
 
 def _apply(transform: Transform, example: Example, draws: Draws) -> Example:

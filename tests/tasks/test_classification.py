@@ -12,9 +12,9 @@ from sklearn import metrics as reference
 
 from cnn.errors import UserError
 from cnn.features import KINDS, LABEL, DatasetInfo
-from cnn.scoring import sums
 from cnn.tasks import build_task, losses
 from cnn.tasks.classification import mixing
+from tests.support.scoring import each, scored, unused
 
 K = 7
 
@@ -84,25 +84,24 @@ def test_focal_has_a_finite_gradient_for_sure_examples(gamma):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bce", "focal"])
-def test_task_loss_is_per_example_float32(loss):
+def test_task_loss_is_float32(loss):
     out = {"logits": logits().astype(jnp.bfloat16)}
-    value = task(loss=loss, label_smoothing=0.1).loss(out, batch())
-    assert value.shape == (12,)
-    assert value.dtype == jnp.float32
-    assert np.isfinite(value).all()
+    value, count = task(loss=loss, label_smoothing=0.1).losses(out, batch())[loss]
+    assert value.dtype == count.dtype == jnp.float32
+    assert np.isfinite(value) and count == 12
 
 
 def test_auxiliary_classifiers_add_to_the_loss():
-    main, first, second = (task().loss({"logits": logits() * scale}, batch()) for scale in (1, 2, 3))
+    main, first, second = (each(task(), {"logits": logits() * scale}, batch()) for scale in (1, 2, 3))
     out = {"logits": logits(), "aux1": logits() * 2, "aux2": logits() * 3}
     want = main + 0.25 * (first + second)
-    np.testing.assert_allclose(task(aux_weight=0.25).loss(out, batch()), want, rtol=1e-6)
+    np.testing.assert_allclose(each(task(aux_weight=0.25), out, batch()), want, rtol=1e-6)
 
 
 def test_bce_threshold_makes_full_targets():
     mixed = {**batch(2, 3), "label_probs": jnp.array([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0]])}
     x = logits(2, 3)
-    got = task(3, loss="bce", bce_threshold=0.2).loss({"logits": x}, mixed)
+    got = each(task(3, loss="bce", bce_threshold=0.2), {"logits": x}, mixed)
     want = losses.binary_cross_entropy(x, jnp.array([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
@@ -184,14 +183,14 @@ def test_cutmix_pixels_come_from_a_box_of_the_partner(space):
 
 def score(made, out, data, sizes):
     """The metrics of `data` in batches of the given sizes, each padded to 8 rows with row 0."""
-    run, total, start = jax.jit(made.metrics), {}, 0
+    parts, start = [], 0
     for size in sizes:
         rows = np.concatenate([np.arange(start, start + size), np.full(8 - size, start)])
         part = {key: value[rows] for key, value in data.items()}
         part["valid"] = jnp.arange(8) < size
-        total = sums.add(total, jax.device_get(run({"logits": out[rows]}, part)))
+        parts.append(({"logits": out[rows]}, part))
         start += size
-    return made.finalize(total)
+    return scored(made, parts)
 
 
 @pytest.mark.parametrize("classes", [3, K, 300])
@@ -227,34 +226,19 @@ def test_metrics_are_exact_over_padded_batches(classes):
 def test_nan_counts_in_valid_rows_only():
     made, data = task(), batch(4)
     out = logits(4).at[3].set(jnp.nan)
-    padded = made.finalize(made.metrics({"logits": out}, {**data, "valid": jnp.arange(4) < 3}))
+    padded = scored(made, [({"logits": out}, {**data, "valid": jnp.arange(4) < 3})])
     assert np.isfinite(padded["loss"])
-    whole = made.finalize(made.metrics({"logits": out}, data))
+    whole = scored(made, [({"logits": out}, data)])
     assert np.isnan(whole["loss"])
-
-
-def test_finalize_takes_scalars_alone_and_nothing():
-    assert task().finalize({"loss": (2.0, 4.0)}) == {"loss": 0.5}
-    assert np.isnan(task().finalize({"loss": (0.0, 0.0)})["loss"])
 
 
 # The host's side
 
 
-def test_init_batch_fits_the_pipeline():
-    made = build_task("classification", info(shape=(None, None, 3)))
-    first = made.init_batch()
-    assert first["image"].shape == (1, 64, 64, 3)
-    assert first["image"].dtype == np.uint8
-    assert made.inputs(first).shape == (1, 64, 64, 3)
-    assert made.init_batch((32, 48, 3))["image"].shape == (1, 32, 48, 3)
-    assert made.num_outputs == K
-
-
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_describe(loss):
     made = task(loss=loss)
-    probs = np.asarray(made.predictions({"logits": logits()})["probs"])
+    probs = np.asarray(made.predictions({"logits": logits()}, {}, unused)["probs"])
     assert (probs >= 0).all()
     if loss == "softmax":
         np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
@@ -311,13 +295,13 @@ def test_baselines_of_large_inputs_need_labels_only(monkeypatch):
 def test_draw(tmp_path, key, shape):
     made = build_task("classification", info(key=key, shape=shape))
     rng = np.random.default_rng(0)
-    probs = np.asarray(made.predictions({"logits": logits(40)})["probs"])
+    probs = np.asarray(made.predictions({"logits": logits(40)}, {}, unused)["probs"])
     dtype = np.uint8 if key == "image" else np.float32
     examples = {
         key: rng.integers(0, 256, (30, *shape)).astype(dtype),
         "label": rng.integers(0, K, 40),
     }
-    paths = made.draw({"probs": probs}, examples, str(tmp_path / "new"))
+    paths = made.plot({"probs": probs}, examples, str(tmp_path / "new"))
     assert [os.path.basename(path) for path in paths] == [
         "confusion.png",
         "per_class.png",
@@ -331,7 +315,7 @@ def test_draw(tmp_path, key, shape):
 def test_draw_without_mistakes(tmp_path):
     label = np.arange(K)
     examples = {"image": np.zeros((K, 8, 8, 1), np.uint8), "label": label}
-    paths = task().draw({"probs": np.eye(K)[label]}, examples, str(tmp_path))
+    paths = task().plot({"probs": np.eye(K)[label]}, examples, str(tmp_path))
     wanted = ["confusion.png", "per_class.png", "reliability.png", "risk_coverage.png"]
     assert [os.path.basename(path) for path in paths] == wanted
 
@@ -358,16 +342,21 @@ def test_channels_of_the_mean_must_fit():
 
 
 def test_data_without_classes():
-    with pytest.raises(UserError, match="no class per example"):
+    with pytest.raises(UserError, match="names no classes"):
         task(0)
 
 
 def test_report():
     made, rng = task(), np.random.default_rng(0)
     probs, label = rng.dirichlet(np.ones(K), 50), rng.integers(0, K, 50)
-    found = made.report({"probs": probs}, label)
-    assert set(found) == {"ece", "auroc", "average_precision", "aurc", "risk_at_80", "per_class"}
+    out = {"logits": jnp.log(jnp.asarray(probs, jnp.float32))}
+    data = {"label": jnp.asarray(label, jnp.int32), "valid": jnp.ones(50, bool)}
+    parts = [jax.tree.map(lambda x, part=part: x[part], (out, data)) for part in (slice(0, 20), slice(20, 50))]
+    light, found = (scored(made, parts, full) for full in (False, True))
+    assert set(found) - set(light) == {"ece", "auroc", "average_precision", "aurc", "risk_at_80", "per_class"}
+    assert found["auroc"] == pytest.approx(reference.roc_auc_score(label, probs, multi_class="ovr"), abs=1e-6)
     assert sum(row["support"] for row in found["per_class"]) == 50
     assert found["per_class"][0]["class"] == made.info.class_names[0]
     many = build_task("classification", info(300))
-    assert "per_class" not in many.report({"probs": rng.dirichlet(np.ones(300), 5)}, np.arange(5))
+    out = {"logits": jnp.asarray(rng.normal(size=(5, 300)), jnp.float32)}
+    assert "per_class" not in scored(many, [(out, {"label": jnp.arange(5), "valid": jnp.ones(5, bool)})], full=True)

@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from cnn.data import open_provider
 from cnn.errors import UserError
 from cnn.features import DatasetInfo, Feature
-from cnn.scoring import sums
 from cnn.tasks import build_task
+from tests.support.scoring import each, scored
 
 NUMBERS = DatasetInfo("numbers", {"series": Feature.series(6, 2)}, {"target": Feature.numbers(2)})
 STEPS = DatasetInfo("steps", {"series": Feature.series(6, 2)}, {"labels": Feature.labels(6)}, ("a", "b", "c"))
@@ -24,12 +25,13 @@ def test_regression_is_the_mean_over_valid_rows():
     batch = {"target": jnp.asarray(target, jnp.float32), "valid": jnp.asarray(valid)}
     task = build_task("regression", NUMBERS)
     out = {"logits": jnp.asarray(said, jnp.float32)}
-    found = task.finalize(sums.add({}, task.metrics(out, batch)))
+    found = scored(task, [(out, batch)])
     away = (said - target)[valid]
     wanted = {"mse": np.mean(away**2), "mae": np.abs(away).mean(), "loss": np.mean(away**2)}
     wanted["rmse"] = np.sqrt(wanted["mse"])
     assert found == pytest.approx(wanted, rel=1e-5)
-    r2 = task.report({"prediction": said[valid]}, target[valid])["r2"]
+    parts = [jax.tree.map(lambda x, part=part: x[part], (out, batch)) for part in (slice(0, 2), slice(2, 5))]
+    r2 = scored(task, parts, full=True)["r2"]
     centre = target[valid].mean(axis=0, keepdims=True)
     assert r2 == pytest.approx(1 - np.sum(away**2) / np.sum((target[valid] - centre) ** 2))
 
@@ -40,7 +42,7 @@ def test_regression_losses(loss, far, near):
         "x", {"series": Feature.series(6, 2)}, {"target": Feature.numbers(1)}
     ), loss=loss)
     batch = {"target": jnp.zeros((2, 1)), "valid": jnp.ones(2, bool)}
-    np.testing.assert_allclose(task.loss({"logits": jnp.array([[3.0], [-0.5]])}, batch), [far, near])
+    np.testing.assert_allclose(each(task, {"logits": jnp.array([[3.0], [-0.5]])}, batch), [far, near])
 
 
 def test_regression_baselines():
@@ -61,7 +63,7 @@ def test_labelling_against_numpy():
     batch = {"labels": jnp.asarray(labels), "valid": jnp.asarray(valid)}
     task = build_task("sequence_labelling", STEPS)
     out = {"logits": jnp.asarray(logits, jnp.float32)}
-    found = task.finalize(sums.add({}, task.metrics(out, batch)))
+    found = scored(task, [(out, batch)], full=True)
     x, y = logits[:3], labels[:3]
     log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
     right = x.argmax(-1) == y
@@ -71,17 +73,16 @@ def test_labelling_against_numpy():
     recall = [right[y == k].mean() for k in range(3)]
     assert found["per_class_recall"] == pytest.approx(recall)
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recall))
-    by_step = task.report({"labels": x.argmax(-1)}, y)["accuracy_by_step"]
-    assert by_step == pytest.approx(right.mean(axis=0), abs=1e-4)
+    assert found["accuracy_by_step"] == pytest.approx(right.mean(axis=0), abs=1e-4)
 
 
 def test_a_model_that_answers_once_is_named():
     task = build_task("sequence_labelling", STEPS)
     batch = {"labels": jnp.zeros((4, 6), jnp.int32), "valid": jnp.ones(4, bool)}
     with pytest.raises(UserError, match="6 steps need a class each.*per_step"):
-        task.loss({"logits": jnp.zeros((4, 3))}, batch)
-    with pytest.raises(UserError, match="answers with .3,. per example, the target is .2,."):
-        build_task("regression", NUMBERS).loss({"logits": jnp.zeros((4, 3))}, {"target": jnp.zeros((4, 2))})
+        task.losses({"logits": jnp.zeros((4, 3))}, batch)
+    with pytest.raises(UserError, match="predicts .3,. per example, the target is .2,."):
+        build_task("regression", NUMBERS).losses({"logits": jnp.zeros((4, 3))}, {"target": jnp.zeros((4, 2))})
     for name, options in (("sequence_labelling", {"label_smoothing": 1.0}), ("regression", {"loss": "mle"})):
         with pytest.raises(UserError):
             build_task(name, STEPS if name == "sequence_labelling" else NUMBERS, **options)
@@ -92,7 +93,7 @@ def test_pictures(name, tmp_path):
     info = {"regression": NUMBERS, "sequence_labelling": STEPS}[name]
     predictions = {"prediction": RNG.normal(size=(20, 2)), "labels": RNG.integers(0, 3, (20, 6))}
     examples = {"target": RNG.normal(size=(20, 2)), "labels": RNG.integers(0, 3, (20, 6))}
-    (path,) = build_task(name, info).draw(predictions, examples, str(tmp_path / "new"))
+    (path,) = build_task(name, info).plot(predictions, examples, str(tmp_path / "new"))
     assert os.path.getsize(path) > 5000
 
 

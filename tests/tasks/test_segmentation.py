@@ -7,10 +7,11 @@ import pytest
 
 from cnn.errors import UserError
 from cnn.features import SPACING, DatasetInfo, Feature
-from cnn.scoring import overlap, sums
+from cnn.scoring import overlap
 from cnn.scoring.boundaries import boundary_f
 from cnn.tasks import build_task
 from cnn.tasks.segmentation import baselines, losses
+from tests.support.scoring import each, scored, total, unused
 
 K = 3
 IMAGE = DatasetInfo(
@@ -71,17 +72,17 @@ def test_losses_against_numpy(kind, name):
         task = build_task("segmentation", info, loss=name, **options)
         weights, background = options.get("class_weights", (1, 1, 1)), options.get("background", True)
         wanted = [plain(name, x, y, weights, background, **extra) for x, y in zip(logits, mask, strict=True)]
-        np.testing.assert_allclose(task.loss(out, batch), wanted, rtol=2e-5)
+        np.testing.assert_allclose(each(task, out, batch), wanted, rtol=2e-5)
 
 
 def test_a_sum_of_losses():
     info, out, batch = problem()
-    parts = {name: np.asarray(build_task("segmentation", info, loss=name).loss(out, batch)) for name in ("ce", "dice")}
-    both = build_task("segmentation", info, loss="ce + 0.5*dice").loss(out, batch)
+    parts = {name: each(build_task("segmentation", info, loss=name), out, batch) for name in ("ce", "dice")}
+    both = each(build_task("segmentation", info, loss="ce + 0.5*dice"), out, batch)
     np.testing.assert_allclose(both, parts["ce"] + 0.5 * parts["dice"], rtol=1e-6)
-    half = build_task("segmentation", info, loss="tversky", tversky_alpha=0.5, tversky_beta=0.5).loss(out, batch)
+    half = each(build_task("segmentation", info, loss="tversky", tversky_alpha=0.5, tversky_beta=0.5), out, batch)
     np.testing.assert_allclose(half, parts["dice"], rtol=1e-5)
-    plain_ce = build_task("segmentation", info, loss="boundary", boundary_weight=0.0).loss(out, batch)
+    plain_ce = each(build_task("segmentation", info, loss="boundary", boundary_weight=0.0), out, batch)
     np.testing.assert_allclose(plain_ce, parts["ce"], rtol=1e-6)
 
 
@@ -99,7 +100,7 @@ def test_near_a_boundary():
     logits = np.random.default_rng(0).normal(size=(1, 9, 7, K)).astype(np.float32)
     ce = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), mask[..., None].astype(int), -1)[0, ..., 0]
     weight = np.where((np.arange(7) == 2) | (np.arange(7) == 3), 4.0, 1.0)[None]
-    found = task.loss({"logits": jnp.asarray(logits)}, {"mask": jnp.asarray(mask)})
+    found = total(task, {"logits": jnp.asarray(logits)}, {"mask": jnp.asarray(mask)})
     np.testing.assert_allclose(found, (ce * weight).sum() / (weight.sum() * 9), rtol=1e-5)
 
 
@@ -108,25 +109,25 @@ def test_ignored_pixels_and_examples_move_nothing(name):
     info, out, batch = problem()
     task = build_task("segmentation", info, loss=name)
     mask = batch["mask"].at[0].set(255)
-    grad = jax.grad(lambda x: task.loss({"logits": x}, batch | {"mask": mask}).sum())(out["logits"])
+    grad = jax.grad(lambda x: total(task, {"logits": x}, batch | {"mask": mask}))(out["logits"])
     assert np.isfinite(np.asarray(grad)).all()
     np.testing.assert_array_equal(np.asarray(grad)[np.asarray(mask) == 255], 0)
-    assert float(task.loss(out, batch | {"mask": mask})[0]) == 0
+    assert float(each(task, out, batch | {"mask": mask})[0]) == 0
 
 
 @pytest.mark.parametrize("kind", SPACES)
 def test_auxiliary_outputs_halve(kind):
     info, out, batch = problem(kind)
     task = build_task("segmentation", info)
-    own = np.asarray(task.loss(out, batch))
-    np.testing.assert_allclose(task.loss(out | {"aux": out["logits"]}, batch), 1.5 * own, rtol=1e-6)
+    own = each(task, out, batch)
+    np.testing.assert_allclose(each(task, out | {"aux": out["logits"]}, batch), 1.5 * own, rtol=1e-6)
     deep = {f"aux{i}": out["logits"] for i in (1, 2, 3)}
-    np.testing.assert_allclose(task.loss(out | deep, batch), 1.875 * own, rtol=1e-6)
+    np.testing.assert_allclose(each(task, out | deep, batch), 1.875 * own, rtol=1e-6)
     half = tuple(slice(1, None, 2) for _ in SPACES[kind])
     coarse = out["logits"][(slice(None), *half)]
     found = np.asarray(losses.at_resolution(batch["mask"], coarse.shape[1:-1]))
     assert found.shape == coarse.shape[:-1]
-    assert np.isfinite(np.asarray(task.loss(out | {"aux1": coarse}, batch))).all()
+    assert np.isfinite(each(task, out | {"aux1": coarse}, batch)).all()
 
 
 def test_the_label_of_a_coarse_pixel_is_the_one_at_its_centre():
@@ -140,19 +141,19 @@ def test_the_label_of_a_coarse_pixel_is_the_one_at_its_centre():
 def test_metrics_do_not_depend_on_batches_or_padding(kind):
     info, out, batch = problem(kind, b=7)
     task = build_task("segmentation", info, loss="ce+dice")
-    whole = task.finalize(sums.add({}, task.metrics(out, batch)))
-    total = {}
+    whole = scored(task, [(out, batch)])
+    parts = []
     for start in range(0, 7, 3):  # the last batch is padded with NaN
         rows = np.minimum(np.arange(start, start + 3), 6)
         valid = np.arange(start, start + 3) < 7
         logits = np.where(valid.reshape(-1, *(1,) * (1 + len(SPACES[kind]))), np.asarray(out["logits"])[rows], np.nan)
         part = {"mask": batch["mask"][rows], "valid": jnp.asarray(valid)}
-        total = sums.add(total, jax.jit(task.metrics)({"logits": jnp.asarray(logits)}, part))
-    found = task.finalize(total)
+        parts.append(({"logits": jnp.asarray(logits)}, part))
+    found = scored(task, parts)
     assert found["per_class"] == whole["per_class"]
     for name in ("miou", "dice", "accuracy", "mean_accuracy"):
         assert found[name] == whole[name]
-    for name in ("loss", "image_dice"):
+    for name in ("loss", "loss/ce", "loss/dice", "image_dice"):
         assert found[name] == pytest.approx(whole[name], rel=1e-6)
 
 
@@ -171,7 +172,9 @@ def test_scores_equal_scikit_learn_on_200_random_cases():
         if (mask == 255).all():
             continue
         batch = {"mask": jnp.asarray(mask), "valid": jnp.ones(2, bool)}
-        found = task.finalize(sums.add({}, step({"logits": jax.nn.one_hot(jnp.asarray(said), 4)}, batch)))
+        scorer = task.scorer(full=False)
+        scorer.add(jax.device_get(step({"logits": jax.nn.one_hot(jnp.asarray(said), 4)}, batch)), {}, {})
+        found = scorer.result()
         y, s = mask[mask != 255], said[mask != 255]
         classes = sorted(set(y.tolist()) | set(s.tolist()))
         iou = jaccard_score(y, s, labels=classes, average=None, zero_division=0)
@@ -214,15 +217,15 @@ def test_boundary_f_of_known_cases():
 def test_predictions_and_their_description():
     info, out, _ = problem()
     task = build_task("segmentation", info)
-    found = {name: np.asarray(value) for name, value in task.predictions(out).items()}
+    found = {name: np.asarray(value) for name, value in task.predictions(out, {}, unused).items()}
     assert found["mask"].dtype == np.uint8 and found["probs"].shape == (5, 9, 7, K)
     np.testing.assert_array_equal(found["mask"], np.asarray(out["logits"]).argmax(-1))
     said = task.describe({name: value[0] for name, value in found.items()})
     assert said["shape"] == [9, 7] and sum(said["areas"].values()) == pytest.approx(1, abs=1e-5)
     large = {"logits": jnp.zeros((1, 200, 200, K))}
-    assert set(task.predictions(large)) == {"mask"}
+    assert set(task.predictions(large, {}, unused)) == {"mask"}
     _, out, batch = problem("image", b=4)
-    report = task.report({k: np.asarray(v) for k, v in task.predictions(out).items()}, np.asarray(batch["mask"]))
+    report = scored(task, [(out, batch)], full=True)
     assert 0 <= report["boundary_f"] <= 1 and 0 <= report["ece"] <= 1
 
 
@@ -263,10 +266,11 @@ def test_pictures(kind, tmp_path):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(12, *info.input_shape)).astype(np.float32)
     task = build_task("segmentation", info)
-    paths = task.draw(task.predictions(out), {info.input_key: inputs, "mask": np.asarray(batch["mask"])}, str(tmp_path))
+    examples = {info.input_key: inputs, "mask": np.asarray(batch["mask"])}
+    paths = task.plot(task.predictions(out, {}, unused), examples, str(tmp_path))
     assert [path.split("/")[-1] for path in paths] == ["per_class.png", "examples.png"]
     empty = np.zeros((1, *SPACES[kind]), np.uint8)
-    task.draw({"mask": empty}, {info.input_key: inputs[:1], "mask": empty}, str(tmp_path))
+    task.plot({"mask": empty}, {info.input_key: inputs[:1], "mask": empty}, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -287,8 +291,8 @@ def test_mistakes(options, said):
 
 def test_a_model_that_answers_once_is_named():
     task = build_task("segmentation", IMAGE)
-    with pytest.raises(UserError, match="the mask is .9, 7.; choose one that answers at every pixel"):
-        task.loss({"logits": jnp.zeros((2, K))}, {"mask": jnp.zeros((2, 9, 7), jnp.uint8)})
+    with pytest.raises(UserError, match="the mask is .9, 7.; choose one with an output per pixel"):
+        total(task, {"logits": jnp.zeros((2, K))}, {"mask": jnp.zeros((2, 9, 7), jnp.uint8)})
 
 
 def test_scores_of_nothing_are_no_numbers():

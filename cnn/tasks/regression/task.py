@@ -1,165 +1,137 @@
-"""Regression: some numbers per series or picture."""
+"""Regression: numbers per example."""
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from cnn.errors import UserError, unknown
-from cnn.features import DatasetInfo
-from cnn.figures import figure
-from cnn.scoring import sums as metric_sums
-from cnn.shapes import Batch, Outputs, PerExample
-from cnn.tasks import inputs
+from cnn.scoring import sums as pairs
+from cnn.scoring.scorer import Rows, Scorer
+from cnn.shapes import Batch, Outputs
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
+from cnn.tasks.regression import baselines, plots
 
 LOSSES = ("mse", "mae", "huber")
-FIT_EXAMPLES = 10_000  # ridge regression fits at most so many, drawn with the seed
-MAX_FEATURES = 3_000  # per example, for ridge regression
-RIDGE = 1e-3  # of the mean variance of the features
 
 
-@dataclasses.dataclass(frozen=True)
-class Regression:
-    """The task; `regression` builds it and describes the options.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regression(Task):
+    """A batch holds the input and `target` float32 [b, c].
 
-    A batch holds the input and `target` float32 [b, n].
+    Attributes:
+      loss: 'mse', 'mae' or 'huber', which changes over from squares to absolute values at 1.
     """
 
-    info: DatasetInfo
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    objective: str
+    TARGET: ClassVar[str] = "target"
+    NEEDS: ClassVar[str] = "numbers per example"
 
-    def __post_init__(self) -> None:
-        if self.objective not in LOSSES:
-            raise unknown("loss", self.objective, LOSSES)
-        if self.info.target_key != "target":
-            raise UserError(f"data set '{self.info.name}' has no numbers to predict; its task is another one")
-        inputs.check_normalisation(self.mean, self.std)
+    loss: str = "mse"
+
+    def check(self) -> None:
+        """See the base class."""
+        if self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
 
     @property
     def num_outputs(self) -> int:
         """Numbers per example: the model's `num_classes`."""
-        return self.info.target_shape[0]
+        return self.info.targets["target"].shape[0]
 
-    def init_batch(self, input_shape: tuple[int, ...] | None = None) -> Batch:
-        """See `inputs.one_zero`."""
-        return inputs.one_zero(self.info, input_shape)
+    # On the device
 
-    def augment(self, batch: Batch, rng: Key[Array, ""]) -> Batch:
-        """Nothing is mixed."""
-        return batch
-
-    def inputs(self, batch: Batch) -> Float[Array, "b *space c"]:
-        """float32, minus `mean`, over `std`."""
-        return inputs.normalised(inputs.unit(batch[self.info.input_key]), self.mean, self.std)
-
-    def loss(self, out: Outputs, batch: Batch) -> PerExample:
-        """The chosen loss, averaged over the numbers of each example; Huber's changes over at 1."""
-        away = self._away(out, batch)
+    def losses(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """The chosen loss, averaged over the numbers of each example."""
+        error = self._error(out, batch)
         value = {
-            "mse": jnp.square(away),
-            "mae": jnp.abs(away),
-            "huber": jnp.where(jnp.abs(away) < 1, 0.5 * jnp.square(away), jnp.abs(away) - 0.5),
-        }[self.objective]
-        return value.mean(axis=-1)
+            "mse": jnp.square(error),
+            "mae": jnp.abs(error),
+            "huber": jnp.where(jnp.abs(error) < 1, 0.5 * jnp.square(error), jnp.abs(error) - 0.5),
+        }[self.loss]
+        return {self.loss: per_example(value.mean(axis=-1), batch)}
 
-    def metrics(self, out: Outputs, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        """loss, mse and mae; `rmse` comes from `finalize`."""
-        valid, away = batch["valid"], self._away(out, batch)
-        count = jnp.sum(valid.astype(jnp.float32))
-        found = {
-            "loss": self.loss(out, batch),
-            "mse": jnp.square(away).mean(axis=-1),
-            "mae": jnp.abs(away).mean(axis=-1),
-        }
-        return {name: (jnp.sum(jnp.where(valid, value, 0)), count) for name, value in found.items()}
+    def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """mse and mae."""
+        error = self._error(out, batch)
+        found = {"mse": jnp.square(error).mean(axis=-1), "mae": jnp.abs(error).mean(axis=-1)}
+        return {name: per_example(value, batch) for name, value in found.items()}
 
-    def _away(self, out: Outputs, batch: Batch) -> Float[Array, "b n"]:
-        said, target = out["logits"].astype(jnp.float32), batch["target"]
-        if said.shape != target.shape:
-            raise UserError(f"the model answers with {said.shape[1:]} per example, the target is {target.shape[1:]}")
-        return said - target
+    def _error(self, out: Outputs, batch: Batch) -> Float[Array, "b c"]:
+        predicted, target = out["logits"].astype(jnp.float32), batch["target"]
+        if predicted.shape != target.shape:
+            raise UserError(
+                f"the model predicts {predicted.shape[1:]} per example, the target is {target.shape[1:]}"
+            )
+        return predicted - target
 
-    def predictions(self, out: Outputs) -> dict[str, Array]:
-        """`prediction` [b, n]."""
+    def predictions(self, out: Outputs, batch: Batch, apply: Apply) -> dict[str, Array]:
+        """`prediction` [b, c]."""
         return {"prediction": out["logits"].astype(jnp.float32)}
 
     # On the host
 
-    def finalize(self, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-        """Means, and the root of the mean squared error."""
-        found = metric_sums.means(sums)
-        return found | {"rmse": math.sqrt(found["mse"]) if found["mse"] >= 0 else found["mse"]}
+    def scorer(self, full: bool = True) -> Scorer:
+        """See `RegressionScorer` and, in full, `ReportScorer`."""
+        return ReportScorer() if full else RegressionScorer()
 
-    def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-        """`r2`: share of the targets' variance that is explained, all numbers of an example together."""
-        said, target = np.asarray(predictions["prediction"], np.float64), np.asarray(targets, np.float64)
-        spread = np.sum((target - target.mean(axis=0, keepdims=True)) ** 2)
-        return {"r2": float(1 - np.sum((said - target) ** 2) / spread) if spread else float("nan")}
-
-    def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, row: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
         """{'prediction': [numbers]}."""
-        return {"prediction": [float(value) for value in np.asarray(prediction["prediction"])]}
+        return {"prediction": [float(value) for value in np.asarray(row["prediction"])]}
 
     def baselines_read(self, input_shape: tuple[int, ...]) -> bool:
         """Ridge regression reads inputs of up to MAX_FEATURES numbers."""
-        return math.prod(input_shape) <= MAX_FEATURES
+        return math.prod(input_shape) <= baselines.MAX_FEATURES
 
-    def baselines(self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int) -> dict[str, dict[str, Any]]:
-        """'mean' of the training targets; 'ridge' regression on the raw, standardised features."""
-        y, want = (np.asarray(part["target"], np.float64) for part in (train, test))
+    def baselines(self, train: Examples, test: Examples, seed: int) -> dict[str, dict[str, Any]]:
+        """See `baselines.predict`."""
+        return baselines.predict(train, test, self.info.input_key, seed)
 
-        def scores(said: np.ndarray, examples: int) -> dict[str, Any]:
-            away = said - want
-            mse = float(np.mean(away**2))
-            return {"mse": mse, "rmse": math.sqrt(mse), "mae": float(np.abs(away).mean()), "train_examples": examples}
-
-        result = {"mean": scores(np.broadcast_to(y.mean(axis=0, keepdims=True), want.shape), len(y))}
-        key = self.info.input_key
-        if key not in train or math.prod(train[key].shape[1:]) > MAX_FEATURES:
-            return result
-        rows = np.arange(len(y))
-        if len(rows) > FIT_EXAMPLES:
-            rows = np.random.default_rng(seed).choice(len(rows), FIT_EXAMPLES, replace=False)
-        x = np.asarray(train[key][rows], np.float64).reshape(len(rows), -1)
-        other = np.asarray(test[key], np.float64).reshape(len(want), -1)
-        centre, spread = x.mean(axis=0, keepdims=True), x.std(axis=0, keepdims=True)
-        spread[spread == 0] = 1
-        x, other, offset = (x - centre) / spread, (other - centre) / spread, y[rows].mean(axis=0, keepdims=True)
-        gram = x.T @ x + RIDGE * len(rows) * np.eye(x.shape[1])
-        result["ridge"] = scores(other @ np.linalg.solve(gram, x.T @ (y[rows] - offset)) + offset, len(rows))
-        return result
-
-    def draw(self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str) -> list[str]:
-        """`predicted.png`: said against true, and the errors."""
-        said, true = np.ravel(predictions["prediction"]), np.ravel(examples["target"])
-        made = figure(9.0, 4.2)
-        left, right = made.subplots(1, 2)
-        left.plot(true, said, ".", ms=3, alpha=0.5)
-        ends = [min(true.min(), said.min()), max(true.max(), said.max())]
-        left.plot(ends, ends, "--", color="#8c8c8c")
-        left.set(xlabel="true", ylabel="predicted", title=f"{len(true):,} predictions")
-        rmse = np.sqrt(np.mean((said - true) ** 2))
-        right.hist(said - true, bins=50, color="#3b6ea5")
-        right.set(xlabel="predicted - true", ylabel="examples", title=f"RMSE {rmse:.3g}")
-        os.makedirs(directory, exist_ok=True)
-        path = os.path.join(directory, "predicted.png")
-        made.savefig(path, dpi=110)
-        return [path]
+    def plot(self, predictions: Mapping[str, Any], examples: Examples, directory: str) -> list[str]:
+        """Predicted against true."""
+        return plots.draw(np.asarray(predictions["prediction"]), np.asarray(examples["target"]), directory)
 
 
-def regression(
-    info: DatasetInfo, mean: tuple[float, ...] = (), std: tuple[float, ...] = (), loss: str = "mse"
-) -> Regression:
-    """Builds the task; `loss` is the option of `config.task`: 'mse', 'mae' or 'huber'.
+class RegressionScorer(Scorer):
+    """mse, mae and rmse."""
 
-    Raises:
-      UserError: another loss, or a data set without numbers to predict.
-    """
-    return Regression(info, tuple(mean), tuple(std), loss)
+    names = ("mse", "mae", "rmse")
+
+    def result(self) -> dict[str, Any]:
+        """See the class."""
+        found = pairs.means(self.sums)
+        return found | {"rmse": math.sqrt(found["mse"]) if found["mse"] >= 0 else found["mse"]}
+
+
+class ReportScorer(RegressionScorer):
+    """Also r2: the share of the targets' variance that is explained, all numbers of an example together."""
+
+    names = (*RegressionScorer.names, "r2")
+    predictions, batch = ("prediction",), ("target",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._error, self._count = 0.0, 0
+        self._mean: Any = 0.0
+        self._spread: Any = 0.0  # sum of squares about the mean, merged batch by batch (Chan et al. 1983)
+
+    def add(self, sums: Mapping[str, tuple[Any, Any]], predictions: Rows, batch: Rows) -> None:
+        """Merges the moments of one batch."""
+        super().add(sums, predictions, batch)
+        predicted, target = (np.asarray(x, np.float64) for x in (predictions["prediction"], batch["target"]))
+        if not len(target):
+            return
+        mean, count = target.mean(axis=0), self._count + len(target)
+        step = mean - self._mean
+        self._spread = self._spread + ((target - mean) ** 2).sum(axis=0)
+        self._spread = self._spread + step**2 * (self._count * len(target) / count)
+        self._mean, self._count = self._mean + step * (len(target) / count), count
+        self._error += float(np.sum((predicted - target) ** 2))
+
+    def result(self) -> dict[str, Any]:
+        """See the class."""
+        spread = float(np.sum(self._spread))
+        return super().result() | {"r2": 1 - self._error / spread if spread else float("nan")}

@@ -3,51 +3,59 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from cnn.errors import UserError
-from cnn.features import IGNORE, DatasetInfo
-from cnn.scoring import boundaries, overlap, surfaces
-from cnn.scoring import classification as scores
-from cnn.scoring import sums as metric_sums
+from cnn.features import IGNORE
+from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch, Outputs, PerExample
-from cnn.tasks import inputs
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
 from cnn.tasks.segmentation import baselines, losses, plots
+from cnn.tasks.segmentation.scorer import ReportScorer, SegmentationScorer
 
 KEPT_PROBS = 1 << 16  # numbers per example up to which the host keeps the probabilities, not the classes alone
-CALIBRATED = 2_000_000  # pixels that the calibration error is computed from
 
 
-@dataclasses.dataclass(frozen=True)
-class Segmentation:
-    """The task; `segmentation` builds it and describes the options.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segmentation(Task):
+    """A batch holds `image` (uint8 in [0, 255], or float already in [0, 1]) or `volume` (float32), and `mask` uint8
+    [b *space], class ids or 255 for what counts nowhere; the model predicts logits [b *space k].
 
-    A batch holds `image` (uint8 in [0, 255], or float already in [0, 1]) or `volume` (float32), and `mask` uint8
-    [b *space], class ids or 255 for what counts nowhere; the model answers with logits [b *space k].
+    Attributes:
+      loss: a sum of 'ce', 'dice', 'focal', 'tversky' and 'boundary', with factors: 'ce+0.5*dice'.
+      class_weights: of the pixels in 'ce', 'focal' and 'boundary', one per class; () is 1 for all.
+      focal_gamma: of 'focal'.
+      tversky_alpha, tversky_beta: of 'tversky': the price of false positives and of false negatives.
+      boundary_weight, boundary_width: of 'boundary': what pixels within so many of a change of class weigh more.
+      aux_weight: of auxiliary outputs; see `losses`.
+      background: class 0 is what is no object; `dice` (the score and the losses) then leaves it out.
+      spacing: mm per voxel along d, h, w after the transforms, for distances between surfaces; () counts voxels.
     """
 
-    info: DatasetInfo
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    objective: tuple[tuple[float, str], ...]
-    class_weights: tuple[float, ...]
-    focal_gamma: float
-    tversky_alpha: float
-    tversky_beta: float
-    boundary_weight: float
-    boundary_width: int
-    aux_weight: float
-    background: bool
-    spacing: tuple[float, ...]
+    TARGET: ClassVar[str] = "mask"
+    NEEDS: ClassVar[str] = "one class per pixel"
 
-    def __post_init__(self) -> None:
-        if self.info.target_key != "mask" or not 2 <= self.info.num_classes <= IGNORE:
-            raise UserError(f"data set '{self.info.name}' has no class per pixel; its task is another one")
+    loss: str = "ce"
+    class_weights: tuple[float, ...] = ()
+    focal_gamma: float = 2.0
+    tversky_alpha: float = 0.3
+    tversky_beta: float = 0.7
+    boundary_weight: float = 4.0
+    boundary_width: int = 2
+    aux_weight: float = 0.5
+    background: bool = True
+    spacing: tuple[float, ...] = ()
+
+    def check(self) -> None:
+        """See the base class."""
+        losses.terms(self.loss)
+        if not 2 <= self.num_outputs <= IGNORE:
+            raise UserError(f"data set '{self.info.name}' has {self.num_outputs} classes; masks need 2 to {IGNORE}")
         names = ("focal_gamma", "tversky_alpha", "tversky_beta", "boundary_weight", "aux_weight")
         for name in (*names, "boundary_width"):
             if getattr(self, name) < 0:
@@ -58,80 +66,71 @@ class Segmentation:
                 f"task.class_weights is {weights}; it must hold a number of at least 0 for each of the "
                 f"{self.num_outputs} classes, or be ()"
             )
-        if self.spacing and (len(self.spacing) != len(self.info.input_shape) - 1 or min(self.spacing) <= 0):
+        if self.spacing and (len(self.spacing) != self.info.targets["mask"].rank or min(self.spacing) <= 0):
             raise UserError(f"task.spacing is {self.spacing}; it must hold a number above 0 per axis, or be ()")
-        inputs.check_normalisation(self.mean, self.std)
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes: the model's `num_classes`."""
-        return self.info.num_classes
-
-    def init_batch(self, input_shape: tuple[int, ...] | None = None) -> Batch:
-        """See `inputs.one_zero`."""
-        return inputs.one_zero(self.info, input_shape)
 
     # On the device
 
-    def augment(self, batch: Batch, rng: Key[Array, ""]) -> Batch:
-        """Nothing is mixed."""
-        return batch
-
-    def inputs(self, batch: Batch) -> Float[Array, "b *space c"]:
-        """Images in [0, 1], volumes as they are; minus `mean`, over `std`. float32."""
-        return inputs.normalised(inputs.unit(batch[self.info.input_key]), self.mean, self.std)
-
-    def loss(self, out: Outputs, batch: Batch) -> PerExample:
-        """The sum of the chosen terms, plus those of auxiliary outputs.
+    def losses(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """The chosen terms; `aux` is their weighted sum over auxiliary outputs.
 
         `aux` and `aux1` count `aux_weight`, `aux2` its square, and so on: with 1/2 the weights of deep supervision
         (Lee et al. 2015, arXiv 1409.5185) halve with the resolution. An auxiliary output may be coarser than the mask.
         """
-        logits = self._logits(out, batch)
-        total = self._loss(logits, batch["mask"])
+        own = self._terms(self._logits(out, batch), batch["mask"])
+        found = {name: per_example(value, batch) for name, value in own.items()}
+        auxiliary = []
         for name in sorted(name for name in out if name.startswith("aux")):
+            terms = self._terms(out[name].astype(jnp.float32), batch["mask"])
             weight = self.aux_weight ** int(name.removeprefix("aux") or 1)
-            total = total + weight * self._loss(out[name].astype(jnp.float32), batch["mask"])
-        return total
+            auxiliary.append(weight * sum(self.loss_weights[term] * value for term, value in terms.items()))
+        return found | ({"aux": per_example(sum(auxiliary), batch)} if auxiliary else {})
 
-    def _loss(self, logits: Float[Array, "b *size k"], mask: Any) -> PerExample:
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The factors of the terms."""
+        found: dict[str, float] = {}
+        for factor, name in losses.terms(self.loss):
+            found[name] = found.get(name, 0.0) + factor
+        return found
+
+    def _terms(self, logits: Float[Array, "b *size k"], mask: Any) -> dict[str, PerExample]:
         mask = losses.at_resolution(jnp.asarray(mask), logits.shape[1:-1])
         true = losses.truth(mask, self.num_outputs, self.class_weights)
-        return sum(factor * losses.TERMS[name](logits, true, self) for factor, name in self.objective)
+        return {name: losses.TERMS[name](logits, true, self) for name in self.loss_weights}
 
     def _logits(self, out: Outputs, batch: Batch) -> Float[Array, "b *space k"]:
         logits, mask = out["logits"].astype(jnp.float32), batch["mask"]
         if logits.shape[:-1] != mask.shape:
             raise UserError(
-                f"the model answers with {logits.shape[1:]} per example, the mask is {mask.shape[1:]}; choose one "
-                "that answers at every pixel: cnn list models"
+                f"the model predicts {logits.shape[1:]} per example, the mask is {mask.shape[1:]}; choose one "
+                "with an output per pixel: cnn list models"
             )
         return logits
 
-    def metrics(self, out: Outputs, batch: Batch) -> dict[str, tuple[Array, Array]]:
-        """loss; image_dice (the mean over examples and classes that are there or said); counts of pixels per class."""
+    def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
+        """image_dice (mean over examples and classes that are present or predicted); counts of pixels per class."""
         logits, mask, valid = self._logits(out, batch), jnp.asarray(batch["mask"]), batch["valid"]
         counts = self._counts(jnp.argmax(logits, axis=-1), mask)
         counts = counts * valid.astype(jnp.int32)[:, None, None]
         count = jnp.sum(valid.astype(jnp.float32))
-        right, said, true = jnp.moveaxis(counts[..., int(self.background) :].astype(jnp.float32), 1, 0)
-        there = said + true > 0
-        dice = jnp.where(there, 2 * right / jnp.maximum(said + true, 1), 0)
+        right, predicted, true = jnp.moveaxis(counts[..., int(self.background) :].astype(jnp.float32), 1, 0)
+        there = predicted + true > 0
+        dice = jnp.where(there, 2 * right / jnp.maximum(predicted + true, 1), 0)
         return {
-            "loss": (jnp.sum(jnp.where(valid, self.loss(out, batch), 0)), count),
             "image_dice": (jnp.sum(dice), jnp.sum(there.astype(jnp.float32))),
             "class_counts": (jnp.sum(counts, axis=0), count),
         }
 
-    def _counts(self, said: Int[Array, "b *space"], mask: Any) -> Int[Array, "b 3 k"]:
-        """Pixels of each class: right, said, true. Integers: float32 counts no further than 2^24."""
+    def _counts(self, predicted: Int[Array, "b *space"], mask: Any) -> Int[Array, "b 3 k"]:
+        """Pixels of each class: right, predicted, true. Integers: float32 counts no further than 2^24."""
         classes = jnp.arange(self.num_outputs).reshape((1,) * mask.ndim + (-1,))
         axes = tuple(range(1, mask.ndim))
-        guess = (said[..., None] == classes) & (mask != IGNORE)[..., None]
+        guess = (predicted[..., None] == classes) & (mask != IGNORE)[..., None]
         true = mask[..., None] == classes
         return jnp.stack([jnp.sum(x, axes, dtype=jnp.int32) for x in (guess & true, guess, true)], axis=1)
 
-    def predictions(self, out: Outputs) -> dict[str, Array]:
+    def predictions(self, out: Outputs, batch: Batch, apply: Apply) -> dict[str, Array]:
         """`mask` uint8 [b *space]; and where they are few `probs` [b *space k]."""
         logits = out["logits"].astype(jnp.float32)
         found = {"mask": jnp.argmax(logits, axis=-1).astype(jnp.uint8)}
@@ -141,34 +140,15 @@ class Segmentation:
 
     # On the host
 
-    def finalize(self, sums: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-        """loss, image_dice; accuracy, mean_accuracy, miou, dice over all pixels; `per_class`. See `overlap`."""
-        counts = np.asarray(sums["class_counts"][0], np.float64)
-        result: dict[str, Any] = metric_sums.means(sums) | overlap.scores(counts, self.background)
-        result["per_class"] = overlap.per_class(counts, self.info.class_names)
-        return result
+    def scorer(self, full: bool = True) -> Scorer:
+        """See `SegmentationScorer` and, in full, `ReportScorer`."""
+        if not full:
+            return SegmentationScorer(self.info.class_names, self.background)
+        return ReportScorer(self.info.class_names, self.background, self.spacing, self.info.targets["mask"].rank)
 
-    def report(self, predictions: Mapping[str, Any], targets: Any) -> dict[str, Any]:
-        """Of pictures `boundary_f` (and of how many, where not all); of volumes distances between surfaces, see
-        `surfaces.summary`; `ece` of the pixels where `probs` were kept."""
-        said, mask = np.asarray(predictions["mask"]), np.asarray(targets)
-        result: dict[str, Any] = {}
-        if mask.ndim == 3:
-            result["boundary_f"], looked = boundaries.mean_boundary_f(said, mask, self.num_outputs)
-            if looked < len(mask):
-                result["boundary_f_pictures"] = looked
-        if mask.ndim == 4:
-            result |= surfaces.summary(mask, said, self.info.class_names, self.spacing)
-        if "probs" in predictions:
-            seen = np.flatnonzero(mask != IGNORE)
-            seen = seen[:: max(1, len(seen) // CALIBRATED)]
-            probs = np.asarray(predictions["probs"]).reshape(-1, self.num_outputs)[seen]
-            result["ece"] = scores.reliability(probs, mask.reshape(-1)[seen].astype(int)).ece
-        return result
-
-    def describe(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, row: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
         """{'shape', 'areas': {class: share of the pixels}} of the classes that were found, the largest first."""
-        mask = np.asarray(prediction["mask"])
+        mask = np.asarray(row["mask"])
         share = np.bincount(mask.reshape(-1), minlength=self.num_outputs) / mask.size
         order = [k for k in np.argsort(-share, kind="stable") if share[k]]
         areas = {self.info.class_names[k]: round(float(share[k]), 6) for k in order}
@@ -178,62 +158,13 @@ class Segmentation:
         """They need masks that went through the transforms, and for a threshold the inputs."""
         return True
 
-    def baselines(self, train: Mapping[str, Any], test: Mapping[str, Any], seed: int) -> dict[str, dict[str, Any]]:
+    def baselines(self, train: Examples, test: Examples, seed: int) -> dict[str, dict[str, Any]]:
         """See `baselines.answers`."""
         key = self.info.input_key
         given = (train[key], train["mask"], test[key], test["mask"])
         return baselines.answers(*given, self.num_outputs, self.background)
 
-    def draw(self, predictions: Mapping[str, Any], examples: Mapping[str, Any], directory: str) -> list[str]:
+    def plot(self, predictions: Mapping[str, Any], examples: Examples, directory: str) -> list[str]:
         """Worst and best examples and bars per class; see `plots`."""
         given = (np.asarray(predictions["mask"]), examples["mask"], examples[self.info.input_key])
         return plots.draw(*given, self.info.class_names, self.background, directory)
-
-
-def segmentation(
-    info: DatasetInfo,
-    mean: tuple[float, ...] = (),
-    std: tuple[float, ...] = (),
-    loss: str = "ce",
-    class_weights: tuple[float, ...] = (),
-    focal_gamma: float = 2.0,
-    tversky_alpha: float = 0.3,
-    tversky_beta: float = 0.7,
-    boundary_weight: float = 4.0,
-    boundary_width: int = 2,
-    aux_weight: float = 0.5,
-    background: bool = True,
-    spacing: tuple[float, ...] = (),
-) -> Segmentation:
-    """Builds the task; everything after `std` is an option of `config.task`.
-
-    Args:
-      info: the data set: input key, shape and class names, the background first.
-      mean, std: per channel, of images in [0, 1] or of volumes; empty leaves the scale as it is.
-      loss: a sum of 'ce', 'dice', 'focal', 'tversky' and 'boundary', with factors: 'ce+0.5*dice'.
-      class_weights: of the pixels in 'ce', 'focal' and 'boundary', one per class; () is 1 for all.
-      focal_gamma: of 'focal'.
-      tversky_alpha, tversky_beta: of 'tversky': the price of what is wrongly said and of what is missed.
-      boundary_weight, boundary_width: of 'boundary': what pixels within so many of a change of class weigh more.
-      aux_weight: of auxiliary outputs; see `Segmentation.loss`.
-      background: class 0 is what is no object; `dice` (the score and the losses) then leaves it out.
-      spacing: mm per voxel along d, h, w after the transforms, for distances between surfaces; () counts voxels.
-
-    Raises:
-      UserError: a value out of range, or a data set without masks.
-    """
-    return Segmentation(
-        info=info,
-        mean=tuple(mean),
-        std=tuple(std),
-        objective=losses.terms(loss),
-        class_weights=tuple(class_weights),
-        focal_gamma=focal_gamma,
-        tversky_alpha=tversky_alpha,
-        tversky_beta=tversky_beta,
-        boundary_weight=boundary_weight,
-        boundary_width=boundary_width,
-        aux_weight=aux_weight,
-        background=background,
-        spacing=tuple(spacing),
-    )
