@@ -144,6 +144,7 @@ class Dataset:
     _fake: bool
     _in_memory: str
     _workers: int
+    _checked: set[str] = dataclasses.field(default_factory=set)  # splits whose targets can be
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -161,13 +162,26 @@ class Dataset:
             digest.update(part.encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
 
-    def source(self, split: str) -> "Source":
+    def source(self, split: str, checked: bool = True) -> "Source":
         """Examples of 'train', 'train[:90%]', 'train[90%:]+test', ...
 
+        Args:
+          checked: refuse targets that cannot be, where they are in memory (`cnn.data.labels_check`).
+
         Raises:
-          UserError: no such split, bad syntax, or no example in it.
+          UserError: no such split, bad syntax, no example in it, or targets that cannot be.
         """
+        from cnn.data.labels_check import check_targets
+
+        found = self._opened(split, checked)
+        if checked and split not in self._checked:
+            check_targets(found, self.info, split)
+            self._checked.add(split)
+        return found
+
+    def _opened(self, split: str, checked: bool) -> "Source":
         from cnn.data import sources
+        from cnn.data.labels_check import CheckedSource
 
         parts = sources.parse_split(split, self.splits)
         name = f"{self.info.name} '{split}'"
@@ -179,7 +193,12 @@ class Dataset:
                 for part, start, stop in parts
             ]
             return sources.concatenated(stacked, name)
-        opened = [(self._whole(part), start, stop) for part, start, stop in parts]
+        opened = []
+        for part, start, stop in parts:
+            records = self._whole(part)
+            if checked and isinstance(records, sources.RecordSource):
+                records = CheckedSource(records, self.info)
+            opened.append((records, start, stop))
         whole = sources.SplitSource(opened, name)
         if size is None and not self._fake and not self._workers:  # a worker process would keep its own copy
             if self._keep([self._provider.split_bytes(part) for part, _, _ in parts]):
