@@ -92,8 +92,8 @@ def check_targets(source: Source, info: DatasetInfo, split: str) -> None:
             only_ignored = only_ignored and bool(((flat == 0) | (flat == IGNORE)).all())
         if only_ignored and (values == IGNORE).any():
             raise UserError(
-                f"{info.name} '{split}': masks hold nothing but 0 and 255, and 255 is a pixel without a class; where it "
-                "is meant as the foreground, write 1"
+                f"{info.name} '{split}': masks hold nothing but 0 and 255, and 255 is a pixel without a class; "
+                "where it is meant as the foreground, write 1"
             )
 
 

@@ -1,4 +1,4 @@
-"""Targets that cannot be are refused before the first step, whatever the task; what can be meant is mapped, and said."""
+"""Targets that cannot be are refused before the first step, for every task; what can be meant is mapped, and said."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def test_records_are_refused_one_by_one(task, what):
     source = Dataset(provider.info, provider.sizes(), (), provider, False, "no", 0).source("train")
     assert isinstance(source, SplitSource) and source[4].keys() == made.keys() and len(source.get([0, 1])) == 2
     for read in (lambda: source[5], lambda: source.get([4, 5])):
-        with pytest.raises(UserError, match=r"record 5 of mine 'train': labels? .*there are 2 classes|record 5 .*mask 7"):
+        with pytest.raises(UserError, match=r"record 5 of mine 'train': (label|labels|mask) .*there are 2 classes"):
             read()
 
 
@@ -139,7 +139,7 @@ def test_white_masks_are_mapped_or_refused():
     mapped, said = white_is_1("x", {"1": c, "2": c, "3": white}, None)
     assert not mapped and "in 1 masks with nothing but 0 and 255 (such as 3) 255 is read as no class" in said
     for found, named in (({"1": white, "2": white, "3": c}, None), ({"1": white, "2": white, "3": b}, 3)):
-        with pytest.raises(UserError, match="2 masks hold nothing but 0 and 255 .such as 1., others class ids .3: 0, 1"):
+        with pytest.raises(UserError, match="2 masks hold nothing but 0 and 255 .such as 1., others class ids .3"):
             white_is_1("x", found, named)
     with pytest.raises(UserError, match="but 3 classes are named"):
         white_is_1("x", {"1": white}, 3)
@@ -191,8 +191,8 @@ def test_one_mask_of_0_and_1_among_black_and_white_ones(tmp_path, picture):
         (tmp_path / "masks").mkdir(exist_ok=True)
         Image.fromarray(mask * (1 if i == 7 else 255)).save(tmp_path / "masks" / f"{i:02d}.png")
     dataset = opened("masks_folder", tmp_path)
-    assert any("19 masks hold 0 and 255, 1 hold 0 and 1: both 1 and 255 are read as class 1" in n for n in dataset.notes)
-    for split in dataset.splits:
+    assert "19 masks hold 0 and 255, 1 hold 0 and 1: both 1 and 255 are read as class 1" in dataset.notes[0]
+    for split in filter(dataset.splits.get, dataset.splits):
         source = dataset.source(split)
         for i in range(len(source)):
             number = int(source.describe(i)[-6:-4])
@@ -213,7 +213,7 @@ def test_palettes_of_another_order_in_a_folder(tmp_path, picture):
     dataset = opened("masks_folder", tmp_path)
     (note,) = dataset.notes
     assert "2 masks have a palette of another order, colours decide (masks/02.png, masks/09.png)" in note
-    for split in dataset.splits:
+    for split in filter(dataset.splits.get, dataset.splits):
         source = dataset.source(split)
         for i in range(len(source)):
             number = int(source.describe(i)[-6:-4])
