@@ -20,12 +20,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.errors import UserError
 from cnn.features import LABEL, DatasetInfo, Feature
+from cnn.files.series import TsFile
+from cnn.transforms.series import filled, resampled
 
 WHEEL = "aeon==1.6.0"
 PACKAGES = ("aeon", "sktime")
@@ -40,85 +41,6 @@ SETS = {  # name in the archive: (shape after resampling, classes)
     "JapaneseVowels": ((29, 12), tuple("123456789")),
 }
 TEST_EVERY = 5  # of a single file
-
-Series = Float[np.ndarray, "t c"]
-
-
-class TsFile:
-    """A parsed .ts file.
-
-    Attributes:
-      series: each [t, c], of one number of channels; NaN where the file says '?'.
-      labels: the class of each, as text.
-      classes: in the order of the header.
-
-    Raises:
-      UserError: the file is not of this format, or has time stamps or numbers in place of classes.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        head, found, body = text.lower().partition("@data")
-        if not found:
-            raise UserError(f"{path} is no .ts file: it has no line '@data'")
-        lines = [line.strip() for line in text[: len(head)].splitlines()]
-        facts = {w[0].lower(): w[1:] for line in lines if line.startswith("@") and (w := line[1:].split())}
-        if facts.get("timestamps", ["false"])[0].lower() == "true":
-            raise UserError(f"{path} has time stamps, which are not read; write plain values")
-        classes = facts.get("classlabel", ["false"])
-        if classes[0].lower() != "true":
-            raise UserError(f"{path} has no classes ('@classLabel true A B ...'), which classification needs")
-        self.classes = tuple(classes[1:])
-        self.series: list[Series] = []
-        self.labels: list[str] = []
-        for number, line in enumerate(text[len(head) + len("@data") :].splitlines()):
-            if line.strip() and not line.startswith(("#", "%")):
-                self._add(line.strip(), len(lines) + number)
-        if not self.series:
-            raise UserError(f"{path} holds no series")
-
-    def _add(self, line: str, number: int) -> None:
-        *channels, label = line.split(":")
-        try:
-            rows = [[np.nan if v.strip() == "?" else float(v) for v in channel.split(",")] for channel in channels]
-        except ValueError as error:
-            raise UserError(f"{self.path}, line {number}: {error}") from error
-        if len({len(row) for row in rows}) != 1 or label not in self.classes:
-            lengths = sorted({len(row) for row in rows})
-            raise UserError(
-                f"{self.path}, line {number}: channels of lengths {lengths} and class '{label}'; all channels need one "
-                f"length and the class is one of {', '.join(self.classes)}"
-            )
-        if self.series and len(rows) != self.series[0].shape[1]:
-            first = self.series[0].shape[1]
-            raise UserError(f"{self.path}, line {number}: {len(rows)} channels, the first has {first}")
-        self.series.append(np.array(rows).T)
-        self.labels.append(label)
-
-
-def filled(series: Series) -> Series:
-    """Gaps (NaN) filled by linear interpolation per channel; a channel without any value becomes 0."""
-    result, steps = series.copy(), np.arange(len(series))
-    for channel in result.T:
-        known = np.isfinite(channel)
-        channel[~known] = np.interp(steps[~known], steps[known], channel[known]) if known.any() else 0
-    return result
-
-
-def resampled(series: Series, length: int) -> Float[np.ndarray, "{length} c"]:
-    """`length` values on a cubic spline through all points, from the first to the last."""
-    from scipy.interpolate import make_interp_spline
-
-    n = len(series)
-    if n == length:
-        return series
-    if n == 1:
-        return np.repeat(series, length, axis=0)
-    return make_interp_spline(np.arange(n), series, k=min(3, n - 1))(np.linspace(0, n - 1, length))
 
 
 class Ucr(InMemory):
