@@ -304,3 +304,20 @@ def test_a_contact_sheet_shows_the_masks(pairs, tmp_path, capsys):
     assert cli.main(argv) == 0, capsys.readouterr()
     assert "3 classes at every place" in capsys.readouterr().out
     assert (out / "contact_sheet.png").stat().st_size > 5000 and (out / "class_balance.png").is_file()
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing", "Val"), ("TRAIN", "test", "dev")])
+def test_names_of_splits_in_any_case(pairs, names):
+    for name in names:
+        root = pairs(name, 4)
+    dataset = opened("masks_folder", root)
+    assert dataset.splits == {"train": 4, "validation": 4, "test": 4}
+
+
+def test_a_mask_changed_in_place_changes_the_fingerprint(pairs):
+    root = pairs(count=12, labels=(0, 1))
+    first = opened("masks_folder", root).fingerprint
+    path = root / "masks" / "03.png"
+    mask = np.array(Image.open(path))
+    Image.fromarray(mask[::-1].copy()).save(path)
+    assert opened("masks_folder", root).fingerprint != first

@@ -229,3 +229,37 @@ def test_names_of_the_table():
     for name in ("colin27", "nuclei3d", "volumes_folder"):
         info = open_provider(name).info
         assert info.input_key == "volume" and info.target_key == "mask" and info.class_names[0] == "background"
+
+
+def test_units_are_said_once(tmp_path):
+    root = volumes.folder(tmp_path / "mine", count=4)
+    for i in range(4):
+        volume, mask = volumes.blob(i, (20, 18, 12))
+        unit = "micron" if i == 2 else "unknown"
+        spacing = np.array([1.0, 1.0, 2.5]) * (1000 if i == 2 else 1)
+        volumes.save(root / "imagesTr" / f"case_{i}.nii.gz", volume, spacing, unit=unit)
+        volumes.save(root / "labelsTr" / f"case_{i}.nii.gz", mask, spacing, unit=unit)
+    dataset = opened("volumes_folder", root)
+    (note,) = dataset.notes
+    assert "3 of 4 volumes do not name their unit of length; millimetres are assumed" in note
+    for split in dataset.splits:
+        assert dataset.source(split)[0]["spacing"].tolist() == [2.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+def test_volumes_changed_in_place_with_equal_size_change_the_fingerprint(tmp_path, folder):
+    root = volumes.folder(tmp_path / "mine", count=4)
+    (root / "dataset.json").write_text((root / "dataset.json").read_text().replace(".nii.gz", ".nii"))
+    for i in range(4):
+        volume, mask = volumes.blob(i, (20, 18, 12))
+        volumes.save(root / "imagesTr" / f"case_{i}.nii", volume)
+        volumes.save(root / "labelsTr" / f"case_{i}.nii", mask)
+    first = opened("volumes_folder", root).fingerprint
+    assert opened("volumes_folder", root).fingerprint == first
+    path = root / folder / "case_1.nii"
+    before = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(352)
+        file.write(bytes(before.st_size - 352))  # zeros in place of voxels
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert opened("volumes_folder", root).fingerprint != first
