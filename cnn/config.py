@@ -69,8 +69,8 @@ def default() -> ConfigDict:
             "train_split": "train",
             "batch_size": 64,  # over all devices
             "shuffle": True,  # a new order every epoch; False: the data set's own, every epoch the same
-            "train_transforms": ConfigDict(),  # {name: options}; the order is that of TRANSFORMS
-            "eval_transforms": ConfigDict(),  # these travel in the model card and are used to predict
+            "train_transforms": (),  # ((name, options), ...), for instance (("flip", {}),); in this order
+            "eval_transforms": (),  # these travel in the model card and are used to predict
             "mean": (),  # per channel, of images in [0, 1]; () leaves the scale as it is
             "std": (),
             "in_memory": "auto",  # 'auto': decode once when it fits in 2 GiB; 'yes', 'no'

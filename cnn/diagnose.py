@@ -38,7 +38,7 @@ def make_diagnosis(model: Any, task: Any, seed: int) -> Callable[[TrainState, Ba
             )
             terms = task.losses(out, mixed)
             loss = mean_losses(terms, {name: count for name, (_, count) in terms.items()})
-            return weighted(task, loss), (out, loss)
+            return weighted(task.loss_weights, loss), (out, loss)
 
         (_, (out, loss)), grads = jax.value_and_grad(forward, has_aux=True)(state.params)
         floats = {k: v for k, v in batch.items() if jnp.issubdtype(v.dtype, jnp.floating)}

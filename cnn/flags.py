@@ -10,11 +10,13 @@ from ml_collections import ConfigDict, FieldReference
 
 from cnn.config import UNITS, default
 from cnn.errors import UserError, closest, unknown
+from cnn.tables import option_names, resolve
+from cnn.transforms import FORM, TRANSFORMS, check_form
 
 PREFIX = "--config."
 # Groups whose fields are options of what they name; they are checked where that is built.
-TRANSFORMS = ("input.train_transforms", "input.eval_transforms")
-OPEN = ("model", "task", *TRANSFORMS)
+OPEN = ("model", "task")
+LISTS = ("input.train_transforms", "input.eval_transforms")  # ((name, options), ...)
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,6 +104,8 @@ def load_config(spec: str, overrides: dict[str, str]) -> ConfigDict:
         raise
     except Exception as error:  # the user's own file can fail in any way
         line = _line_in(error, path)
+        if isinstance(error, TypeError) and any(f"'{field.partition('.')[2]}'" in str(error) for field in LISTS):
+            raise UserError(f"config file '{path}'{line}: transforms are {FORM}") from error
         raise UserError(f"config file '{path}'{line}: {type(error).__name__}: {error}") from error
     if not isinstance(c, ConfigDict):
         raise UserError(f"config file '{path}': get_config must return an ml_collections.ConfigDict")
@@ -112,8 +116,10 @@ def load_config(spec: str, overrides: dict[str, str]) -> ConfigDict:
     for field in overrides:  # another unit for the same duration replaces the config's
         above, _, name = field.rpartition(".")
         stem, _, unit = name.rpartition("_")
+        if unit not in UNITS or field.startswith(LISTS):
+            continue
         group = c[above] if above else c
-        for other in (f"{stem}_{other}" for other in UNITS if unit in UNITS and other != unit):
+        for other in (f"{stem}_{other}" for other in UNITS if other != unit):
             if other in group and f"{above}.{other}".lstrip(".") not in overrides:
                 group[other] = None
     return c
@@ -154,6 +160,11 @@ def override(c: ConfigDict, field: str, text: str) -> None:
     Raises:
       UserError: unknown field (names the nearest), or a text that is not of the field's type.
     """
+    for above in LISTS:
+        if field.startswith(above + "."):
+            group, _, name = above.partition(".")
+            c[group][name] = _with_option(c[group][name], above, field.removeprefix(above + "."), text)
+            return
     *groups, leaf = field.split(".")
     node: Any = c
     for depth, name in enumerate([*groups, leaf]):
@@ -167,15 +178,33 @@ def override(c: ConfigDict, field: str, text: str) -> None:
                 node[name] = ConfigDict() if depth < len(groups) else None
         if depth < len(groups):
             node = node[name]
-    if text == "{}" and field.startswith(TRANSFORMS):  # none of them, or one with its defaults
-        node[leaf] = ConfigDict()
-        return
     if isinstance(node[leaf], ConfigDict):
         inside = ", ".join(node[leaf].keys()) or "nothing is in it yet"
         raise UserError(f"config field '{field}' is a group; set one of its fields: {inside}")
     reference = dict(node.items(preserve_field_references=True))[leaf]
     optional = isinstance(reference, FieldReference) or reference is None
     node[leaf] = _value(text, node.get_type(leaf), field, optional)
+
+
+def _with_option(steps: tuple, field: str, where: str, text: str) -> tuple:
+    """The transforms with one option set: `where` is 'NAME.OPTION' or, of those with one name, 'POSITION.OPTION'."""
+    check_form(steps)
+    name, _, option = where.partition(".")
+    names = [name for name, _ in steps]
+    found = [i for i, one in enumerate(names) if name in (one, str(i))]
+    if not found:
+        added = f"; to add it give the whole list, for instance --config.{field}=\"(('{name}', {{}}),)\""
+        raise UserError(f"{unknown(f'transform in {field}', name, names)}{added if name in TRANSFORMS else ''}")
+    if len(found) > 1:
+        places = " or ".join(f"{field}.{i}.{option}" for i in found)
+        raise UserError(f"'{field}' has '{name}' {len(found)} times; say which by its position: {places}")
+    accepted = option_names(resolve("transform", TRANSFORMS, names[found[0]]))
+    if option not in accepted:
+        raise unknown(f"option of transform '{names[found[0]]}'", option, accepted)
+    value = _value(text, type(None), f"{field}.{where}", False)
+    return tuple(
+        (one, {**options, option: value}) if i == found[0] else (one, options) for i, (one, options) in enumerate(steps)
+    )
 
 
 def _value(text: str, kind: type, field: str, optional: bool) -> Any:

@@ -34,8 +34,8 @@ class TrainState:
         return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def init_variables(model: Any, inputs: jax.Array, seed: int | jax.Array) -> dict[str, Any]:
-    """Fresh {'params', 'batch_stats'} of a model for inputs of this shape; pure, for jit and eval_shape."""
+def init_variables(model: Any, inputs: Any, seed: int | jax.Array) -> dict[str, Any]:
+    """Fresh {'params', 'batch_stats'} of a model for a tree of inputs of these shapes; pure, for jit and eval_shape."""
     variables = model.init(jax.random.key(seed), inputs, train=False)
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 

@@ -72,7 +72,7 @@ def make_train_step(
             terms, changed = terms_of(params, stats, batch, rng)
             of = {name: count for name, (_, count) in terms.items()} if counts is None else counts
             means = mean_losses(terms, jax.lax.stop_gradient(of))
-            return weighted(task, means), (means, changed)
+            return weighted(task.loss_weights, means), (means, changed)
 
         (loss, (means, changed)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         return loss, means, grads, changed

@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     Raises:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
-    prepare()
+    prepare(config)
     clock, folder = Clock(), Workdir(workdir, distributed.is_main())
     with folder.lock():
         plan = make_plan(config)

@@ -18,6 +18,7 @@ MAX_LINES, MAX_LOOP_LINES = 400, 250
 # (metrics, checkpoint, ...) may stand anywhere, so what they import in turn is followed.
 RANKS = {
     "cnn.errors": 0, "cnn.tables": 0, "cnn.shapes": 0, "cnn.paths": 0,
+    "cnn.draws": 0, "cnn.features": 0, "cnn.pixels": 0,
     "cnn.ops": 1, "cnn.native": 1,
     "cnn.layers": 2,
     "cnn.models": 3,
@@ -31,7 +32,8 @@ RANKS = {
 # Whatever these packages reach, it is none of those.
 STRANGERS = {
     "cnn.data": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step"),
-    "cnn.transforms": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step"),
+    "cnn.transforms": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.files", "cnn.config"),
+    "cnn.files": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.layers": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.models": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.convert.tables": ("cnn.models", "cnn.layers", "cnn.data", "cnn.config"),
@@ -39,7 +41,7 @@ STRANGERS = {
 }
 NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
-    "cnn.data", "cnn.transforms", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
+    "cnn.data", "cnn.transforms", "cnn.transforms.apply", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
     "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
     "cnn.native.build", "cnn.native.onednn",
 )  # fmt: skip

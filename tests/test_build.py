@@ -18,7 +18,7 @@ def built(**changes):
 
 
 def test_the_network_is_made_for_the_shape_after_the_transforms():
-    resized = ConfigDict({"channels": {}, "resize": {"size": (6, 4)}})
+    resized = (("channels", {}), ("resize", {"size": (6, 4)}))
     given = {"input__eval_transforms": resized, "input__mean": (0.5,) * 3, "input__std": (0.5,) * 3}
     found = built(**given, model=ConfigDict({"name": "mlp"}))
     kernels = [x.shape for x in jax.tree.leaves(found.shapes["params"])]
@@ -29,7 +29,7 @@ def test_the_network_is_made_for_the_shape_after_the_transforms():
 
 
 def test_fake_photos_of_any_size():
-    cropped = ConfigDict({"resize_short": {"size": 20}, "center_crop": {"size": 16}})
+    cropped = (("resize_short", {"size": 20}), ("center_crop", {"size": 16}))
     given = {"input__mean": (), "input__std": (), "input__eval_transforms": cropped}
     assert built(input__dataset="imagenet2012", **given).spec["image"][0] == (16, 16, 3)
 
@@ -37,8 +37,8 @@ def test_fake_photos_of_any_size():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"input__train_transforms": {"noise": {}}}, "transform 'noise' needs 'series' or 'volume', data set"),
-        ({"input__eval_transforms": {"scale": {}}}, "transform 'scale' needs 'series'"),
+        ({"input__train_transforms": (("noise", {}),)}, "transform 'noise' needs 'series' or 'volume', data set"),
+        ({"input__eval_transforms": (("scale", {}),)}, "transform 'scale' needs 'series'"),
         ({"input__mean": (0.5,) * 3, "input__std": (0.2,) * 3}, "input.mean has 3 channels, the input has 1"),
     ],
 )

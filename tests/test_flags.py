@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnn import flags
+from cnn import config, flags
 from cnn.errors import UserError
 
 CONFIG = """
@@ -15,7 +15,7 @@ def get_config(arg=""):
     c.schedule.warmup_epochs = 2.0
     c.model = ConfigDict({"name": "resnet_small", "width": 8})
     c.input.dataset = "digits"
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 1}})
+    c.input.train_transforms = (("pad_crop", {"padding": 1}), ("flip", {}), ("flip", {"axis": "h"}))
     return config.finish(c, arg)
 """
 
@@ -55,9 +55,6 @@ def test_a_config_is_locked_and_takes_its_argument(file):
         ("input.mean", "()", ()),
         ("optim.lr_multipliers", "(('stem/.*', 0.1),)", (("stem/.*", 0.1),)),
         ("schedule.warmup_epochs", "None", None),
-        ("input.train_transforms.pad_crop.padding", "2", 2),
-        ("input.train_transforms.flip.p", "0.25", 0.25),
-        ("input.train_transforms.flip.axis", "h", "h"),
         ("model.bn", "group:4", "group:4"),
         ("model.stage_sizes", "[1, 2]", (1, 2)),
         ("model.remat", "true", True),
@@ -71,10 +68,35 @@ def test_an_override_takes_the_type_of_its_field(file, field, text, value):
     assert found == value and type(found) is type(value)
 
 
-def test_groups_of_transforms_can_be_emptied_and_filled(file):
-    assert load(file, "input.train_transforms={}").input.train_transforms.to_dict() == {}
-    c = load(file, "input.train_transforms.flip={}")
-    assert c.input.train_transforms.to_dict() == {"pad_crop": {"padding": 1}, "flip": {}}
+PAD, FLIP, UPSIDE_DOWN = ("pad_crop", {"padding": 1}), ("flip", {}), ("flip", {"axis": "h"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["input.train_transforms=()"], ()),
+        (["input.train_transforms=(('flip', {}),)"], (FLIP,)),
+        (["input.train_transforms=[('flip', {}), ('erase', {'p': 1})]"], (FLIP, ("erase", {"p": 1}))),
+        (["input.train_transforms.pad_crop.padding=2"], (("pad_crop", {"padding": 2}), FLIP, UPSIDE_DOWN)),
+        (["input.train_transforms.0.mode=reflect"], (("pad_crop", {**PAD[1], "mode": "reflect"}), FLIP, UPSIDE_DOWN)),
+        (["input.train_transforms.1.p=0.25"], (PAD, ("flip", {"p": 0.25}), UPSIDE_DOWN)),
+        (
+            ["input.train_transforms.2.axis=w", "input.train_transforms.2.p=1"],
+            (PAD, FLIP, ("flip", {"axis": "w", "p": 1})),
+        ),
+        (
+            ["input.eval_transforms=(('resize', {'size': 8}),)", "input.eval_transforms.resize.size=(8, 9)"],
+            (("resize", {"size": (8, 9)}),),
+        ),
+    ],
+)
+def test_transforms_are_listed_anew_or_reached_into(file, overrides, found):
+    c = load(file, *overrides)
+    group = overrides[0].partition("=")[0].split(".")[1]
+    assert c.input[group] == found and c.is_locked
+    assert load(file).input.train_transforms == (PAD, FLIP, UPSIDE_DOWN)
+    again = config.from_json(config.to_json(c))
+    assert again.input[group] == found and all(type(options) is dict for _, options in again.input[group])
 
 
 def test_another_unit_replaces_the_config_s(file):
@@ -99,7 +121,13 @@ def test_another_unit_replaces_the_config_s(file):
         ("optim=1", "'optim' is a group; set one of its fields: accumulate_steps"),
         ("optim={}", "'optim' is a group"),
         ("model=resnet18", "'model' is a group; set one of its fields: name"),
-        ("input.eval_transforms=flip", "nothing is in it yet"),
+        ("input.train_transforms.erase.p=1", r"flip, flip, pad_crop; to add it give the whole list.*\('erase', {}\)"),
+        ("input.train_transforms.pad_corp.padding=1", "'pad_corp'. Did you mean 'pad_crop'. .*flip, pad_crop$"),
+        ("input.train_transforms.7.p=1", "unknown transform in input.train_transforms '7'"),
+        ("input.train_transforms.flip.p=1", "has 'flip' 2 times; say which by its position: .*s.1.p or .*s.2.p$"),
+        ("input.train_transforms.pad_crop.paddin=1", "option of transform 'pad_crop' 'paddin'. Did you mean 'padding'"),
+        ("input.train_transforms.pad_crop={}", "option of transform 'pad_crop' ''.*Valid: mode, padding, visible"),
+        ("input.eval_transforms.flip.p=1", "Valid: none; to add it"),
         ("optim.lr=fast", "'optim.lr' is of type float: 'fast' is not"),
         ("optim.lr=None", "'optim.lr' is of type float"),
         ("seed=1.5", "'seed' is of type int"),
@@ -125,6 +153,8 @@ def test_overrides_that_are_refused(file, override, said):
         (CONFIG.replace("c.input.dataset", "c.input.datset"), "'input' 'datset'. Did you mean 'dataset'"),
         (CONFIG.replace("c.total_epochs", "c.total_epoch"), "'total_epoch'. Did you mean 'total_epochs'"),
         (CONFIG.replace("30.0", "'long'"), "line 7: TypeError"),
+        (CONFIG.replace('(("pad', 'ConfigDict() #'), r"line 11: transforms are \(\(name, options\), ...\)"),
+        (CONFIG.replace('(("pad', '{} #'), r"line 11: transforms are \(\(name, options\), ...\)"),
         ("from ml_collections import ConfigDict as C\ndef get_config(): return C()", "is missing; start from"),
         (CONFIG.replace('{"name": "resnet_small", "width": 8}', "{}"), "'model.name' is missing"),
         (CONFIG.replace("c.input.dataset", "del c.eval; c.input.dataset"), "'eval.*' is missing"),

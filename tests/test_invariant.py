@@ -11,6 +11,7 @@ from cnn import tree
 from cnn.errors import UserError
 from cnn.native import onednn
 from cnn.plan import make_plan
+from cnn.process import follow
 from tests.support.runs import tiny
 
 STEPS = 100
@@ -27,7 +28,7 @@ def unet(**changes):
         c.model = ConfigDict({"name": "unet", "widths": (4, 8)})
         c.task = ConfigDict({"name": "segmentation", "loss": "ce"})  # why not Dice: cnn/invariant.py
         c.input.dataset, c.input.mean, c.input.std = "nuclei2d", (), ()
-        c.input.train_transforms = ConfigDict({"random_crop": {"size": 16}})
+        c.input.train_transforms = (("random_crop", {"size": 16}),)
         c.eval.metric = "dice"
     return c
 
@@ -38,7 +39,7 @@ def tcn(**changes):
         c.model = ConfigDict({"name": "tcn", "width": 6, "levels": 2, "window": 3})
         c.task = ConfigDict({"name": "regression"})
         c.input.dataset, c.input.mean, c.input.std = "adding_t200", (), ()
-        c.input.train_transforms = ConfigDict()
+        c.input.train_transforms = ()
         c.eval.metric, c.eval.mode = "mse", "min"
     return c
 
@@ -50,6 +51,7 @@ def _threads_as_before(monkeypatch):
 
 def trained(settings, steps):
     """({name: parameter or statistic}, losses) after that many steps."""
+    follow(settings)
     plan = make_plan(settings)
     update, state, losses = plan.train_step(), plan.new_state(), []
     for step in range(steps):

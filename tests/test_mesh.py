@@ -81,8 +81,20 @@ def test_what_cannot_be_is_one_line(changes, devices, said):
 
 def test_only_spatial_axes_are_split():
     mesh = make_mesh(mesh_of(space=2))
-    specs = {shape: tuple(batch_sharding(mesh, shape).spec) for shape in ((8,), (8, 10), (8, 6, 6, 3), (8, 5, 6, 3))}
-    assert specs == {(8,): ("data",), (8, 10): ("data",), (8, 6, 6, 3): ("data", "space"), (8, 5, 6, 3): ("data",)}
+    cases = (
+        ((8,), "", False),
+        ((8, 10), "n", False),
+        ((8, 6, 6, 3), "h w c", True),
+        ((8, 5, 6, 3), "h w c", False),  # 2 does not divide 5
+        ((8, 4, 6, 6, 1), "d h w c", True),
+        ((8, 6, 6), "h w", True),
+        ((8, 100, 4), "n c", False),  # boxes
+        ((8, 40, 2), "t c", False),
+        ((8, 6, 6, 3), "", False),  # nobody says what the axes are
+    )
+    for shape, axes, split in cases:
+        wanted = ("data", "space") if split else ("data",)
+        assert tuple(batch_sharding(mesh, shape, axes).spec) == wanted, (shape, axes)
 
 
 def volumes(**changes):
@@ -92,7 +104,7 @@ def volumes(**changes):
         c.model = ConfigDict({"name": "unet3d", "widths": (4, 8)})
         c.task = ConfigDict({"name": "segmentation", "loss": "ce+dice"})
         c.input.dataset, c.input.mean, c.input.std = "nuclei3d", (), ()
-        c.input.train_transforms = ConfigDict({"volume_patch": {"size": (8, 8, 8), "foreground": 0.0}})
+        c.input.train_transforms = (("volume_patch", {"size": (8, 8, 8), "foreground": 0.0}),)
         c.eval.metric = "dice"
         for name, value in changes.items():
             c.mesh[name] = value

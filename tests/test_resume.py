@@ -218,7 +218,7 @@ def small_series(**changes):
     return tiny(
         **{
             "input__dataset": "mnist1d",
-            "input__train_transforms": {},
+            "input__train_transforms": (),
             "input__mean": (),
             "input__std": (),
             "eval__split": "",

@@ -20,6 +20,7 @@ from cnn.recalibrate import make_moments_step, pooled_statistics, recalibrated
 from cnn.state import init_variables
 from cnn.step import make_train_step
 from cnn.tasks import build_task
+from cnn.tasks.base import counted
 from tests.support.runs import tiny
 
 INFO = DatasetInfo("made", {"image": Feature.image(16, 16, 3)}, {"label": LABEL}, tuple("abcd"))
@@ -67,6 +68,35 @@ def test_accumulation_equals_the_whole_batch_in_less_memory(capsys):
         np.testing.assert_allclose(other_aux["loss"], aux["loss"], rtol=1e-6)
         np.testing.assert_allclose(other_aux["grad_norm"], aux["grad_norm"], rtol=1e-5)
         assert memory[name] < 0.5 * memory["1 x 64"], name
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_means_of_what_is_there_are_exact_with_accumulation(unroll):
+    """A term per example and one per token: with micro-batches of unequal counts, both are those of the whole batch."""
+
+    class Tokens(type(TASK)):
+        def losses(self, out, batch):
+            each = super().losses(out, batch)
+            error = jnp.abs(out["logits"]) * jnp.arange(4)[None]
+            return each | {"token": counted(error, jnp.arange(4)[None] < batch["length"][:, None])}
+
+        @property
+        def loss_weights(self):
+            return {"token": 0.5}
+
+    model, tx = network(), optax.sgd(0.1)
+    state, task = fresh(model, tx), Tokens(info=INFO)
+    batch = made_batch(16) | {"length": np.array([0, 4] * 7 + [1, 0], np.int32)}
+    found = [
+        jax.jit(make_train_step(model, task, tx, RATE, seed=0, accumulate_steps=count, unroll=unroll))(state, batch)
+        for count in (1, 2, 8)  # of 8 micro-batches, some have no token at all
+    ]
+    (whole, aux), *others = found
+    assert float(aux["loss"]) == pytest.approx(float(aux["loss/softmax"] + 0.5 * aux["loss/token"]))
+    for other, other_aux in others:
+        assert largest_difference(whole.params, other.params) < 1e-6
+        for name in ("loss", "loss/softmax", "loss/token", "grad_norm"):
+            np.testing.assert_allclose(other_aux[name], aux[name], rtol=1e-5, err_msg=name)
 
 
 def test_accumulation_moves_batch_statistics_once_per_micro_batch():
@@ -134,7 +164,8 @@ def randomness(seed, step, accumulate_steps=1):
     task = types.SimpleNamespace(
         augment=lambda batch, rng: batch | {"drawn": jnp.full((4,), jax.random.uniform(rng))},
         inputs=lambda batch: batch["drawn"],
-        loss=lambda out, batch: jnp.stack([out["logits"], batch["drawn"][0]]),  # their mean
+        losses=lambda out, batch: {"mean": (out["logits"] + batch["drawn"][0], jnp.float32(2.0))},
+        loss_weights={},
     )
     tx = optax.sgd(0.0)
     state = states.new_state({"params": {"w": jnp.zeros(())}, "batch_stats": {}}, tx, False)

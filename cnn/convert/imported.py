@@ -42,13 +42,13 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def transforms(self) -> dict[str, dict[str, Any]]:
+    def transforms(self) -> tuple[tuple[str, dict[str, Any]], ...]:
         """As `input.eval_transforms` holds them."""
-        return {
-            "channels": {"count": len(self.mean)},
-            "resize_short": {"size": self.short, "method": self.method},
-            "center_crop": {"size": self.size},
-        }
+        return (
+            ("channels", {"count": len(self.mean)}),
+            ("resize_short", {"size": self.short, "method": self.method}),
+            ("center_crop", {"size": self.size}),
+        )
 
 
 def dataset_info(
@@ -83,7 +83,7 @@ def network(
     c.model = ConfigDict({"name": model_name, **options})
     c.task.name = TASK_OF[MODELS[model_name].gives]
     c.input.dataset = info.name
-    c.input.eval_transforms = ConfigDict(preprocessing.transforms())
+    c.input.eval_transforms = preprocessing.transforms()
     c.input.mean, c.input.std = preprocessing.mean, preprocessing.std
     if info.name == "imagenet2012":
         c.eval.test_split = "validation"  # its test split has no labels

@@ -16,7 +16,6 @@ from cnn.convert.files import CHOICES
 from cnn.data import DATASETS
 from cnn.errors import UserError, printable, unknown
 from cnn.models import MODELS
-from cnn.transforms import TRANSFORMS
 
 ADVICE = (
     "What differs in spite of equal weights is padding (--option=padding=SAME), the norm's epsilon "
@@ -72,8 +71,10 @@ def convert(args: Any) -> dict[str, Any]:
     from cnn.convert.compare import INPUT
     from cnn.convert.files import read_state, read_weights
     from cnn.convert.imported import network, write
+    from cnn.process import prepare
     from cnn.tree import size
 
+    prepare()
     options = dict(_option(text) for text in args.option)
     preprocessing = _preprocessing(args)
     weights = read_weights(args.file, args.weights)
@@ -98,7 +99,6 @@ def convert(args: Any) -> dict[str, Any]:
     out = Path(args.out or Path(args.file).with_suffix("").name)
     if difference is None:
         write(built, converted, out, {"file": Path(args.file).name, "layout": layout})
-    steps = built.config.input.eval_transforms
     return {
         "file": args.file,
         "model": args.model,
@@ -112,7 +112,7 @@ def convert(args: Any) -> dict[str, Any]:
         "dropped": variables.dropped(args.model, layout, state, converted),
         "parameters": size(converted["params"]),
         "classes": list(built.info.class_names),
-        "preprocessing": {name: steps[name].to_dict() for name in TRANSFORMS if name in steps}
+        "preprocessing": dict(preprocessing.transforms())
         | {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         "difference": str(difference) if difference else None,
         "compared": bool(theirs),

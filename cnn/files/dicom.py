@@ -71,6 +71,18 @@ def read_dicom(folder: str | os.PathLike, series: str = "") -> Volume:
     return canonical(voxels[..., None], to_ours @ affine)
 
 
+def is_slice(path: str | os.PathLike) -> bool:
+    """Whether a file begins as those of DICOM do, or is named so; directories of a medium (DICOMDIR) are none."""
+    name = os.path.basename(os.fspath(path))
+    if name.lower().endswith(SUFFIXES):
+        return not why_not(path)
+    try:
+        with open_regular(path) as file:
+            return file.read(132)[128:] == b"DICM" and name != "DICOMDIR"
+    except OSError:
+        return False
+
+
 def _step(slices: list[_Slice], normal: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     """mm from one slice to the next, a vector."""
     if len(slices) == 1:

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 
 from cnn.files.checksums import PNG, Damaged, PngHeader, check_png, digest_of, png_pixels_are_whole
 from cnn.files.regular import NotRegular, read_regular
+from cnn.pixels import as_channels
 
 EMPTY, NO_IMAGE, DAMAGED = "empty file", "not an image", "truncated or damaged"
 TOO_LARGE, PIXEL_TYPE, UNREADABLE = "too many pixels", "unsupported pixel type", "cannot be opened"
@@ -129,8 +130,6 @@ def check_last_rows(content: bytes, header: PngHeader | None, pixels: np.ndarray
 
 
 def _rgb(image: Any, tags: Mapping[int, Any]) -> UInt8[np.ndarray, "h w 3"]:
-    from cnn.transforms.image import as_channels
-
     if image.mode == "F":
         raise BadImage(f"{PIXEL_TYPE} (floating point)")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips instead of scaling

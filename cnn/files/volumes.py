@@ -95,6 +95,11 @@ def needs(package: str) -> Any:
         raise UserError(f"volumes need the package '{package}': pip install 'cnn[medical]'") from error
 
 
+def is_nifti(path: str | os.PathLike) -> bool:
+    """Whether a file's name is that of a NIfTI file, in whatever case."""
+    return os.fspath(path).lower().endswith(SUFFIXES)
+
+
 def read_nifti(path: str | os.PathLike, channels: str = "refuse") -> Volume:
     """Intensities of a .nii or .nii.gz file, float32 [d, h, w, c], with the file's slope and intercept applied.
 

@@ -168,6 +168,6 @@ def mean_losses(terms: Mapping[str, Pair], counts: Mapping[str, Array]) -> dict[
     }
 
 
-def weighted(task: Task, means: Mapping[str, Any]) -> Any:
-    """The loss: the weighted sum of the terms' means, of JAX or NumPy numbers."""
-    return sum(task.loss_weights.get(name, 1.0) * value for name, value in means.items())
+def weighted(weights: Mapping[str, float], means: Mapping[str, Any]) -> Any:
+    """The loss: the sum of the terms' means, JAX or NumPy numbers, each times its weight or 1."""
+    return sum(weights.get(name, 1.0) * value for name, value in means.items())

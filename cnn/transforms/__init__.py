@@ -1,10 +1,10 @@
 """The table of transforms, and building them from a config. Holds text only; imports no JAX.
 
 A transform is a frozen dataclass, `transform(example, draws) -> example`, that never changes its
-input. The order in the table is the order of application, whatever the order in the config.
+input. A config lists them as ((name, options), ...): they are applied in this order, each as often as it is listed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from cnn.errors import UserError, unknown
@@ -13,6 +13,11 @@ from cnn.tables import Entry, build
 if TYPE_CHECKING:
     from cnn.features import DatasetInfo
 
+FORM = "((name, options), ...), for instance (('pad_crop', {'padding': 2}), ('flip', {})) or ()"
+# Axes and type of what transforms work on.
+KEYS = {"image": ("h w c", "uint8"), "volume": ("d h w c", "float32"), "series": ("t c", "float32")}
+MOVING = ("mask", "labels", "boxes", "points")  # entries that go wherever the pixels, voxels or steps go
+
 
 @runtime_checkable
 class Transform(Protocol):
@@ -20,9 +25,11 @@ class Transform(Protocol):
 
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
     the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
-    what it changes, 'image', 'volume' or 'series'; a tuple of those that it takes, or None where it takes all.
+    what it changes, one of KEYS; a tuple of those that it takes, or None where it takes all.
     One that draws nothing and costs much says `fixed = True`: the pipeline may then apply it once and keep the result.
-    A `mask` beside an image moves with it (`cnn.transforms.masks`); what cannot do that says `leaves_masks = True`.
+    One that moves pixels is `Geometric` (`cnn.transforms.rows`): a `mask` (`labels` of a series), `boxes` and `points`
+    move with them; what cannot do that says `leaves_targets = True`. `unlabelled = True`: it brings in steps that have
+    no class.
     """
 
     batched: bool
@@ -34,14 +41,16 @@ class Transform(Protocol):
 TRANSFORMS: dict[str, Entry] = {
     "volume_spacing": Entry("cnn.transforms.volume:Spacing", "resample to voxels of `spacing` mm, masks with them"),
     "volume_intensity": Entry(
-        "cnn.transforms.volume:Intensity", "normalise by `modality`: 'ct', 'mr' or 'microscopy'"
+        "cnn.transforms.intensity:Intensity", "normalise by `modality`: 'ct', 'mr' or 'microscopy'"
     ),
     "volume_fit": Entry("cnn.transforms.volume:Fit", "crop or pad about the middle, to `size` or a `multiple`"),
     "volume_patch": Entry(
         "cnn.transforms.volume:Patch", "random window of `size` voxels, foreground balanced, rotated, scaled, bent"
     ),
     "volume_mirror": Entry("cnn.transforms.volume:Mirror", "mirror along `axes` with probability one half each"),
-    "volume_gamma": Entry("cnn.transforms.volume:Gamma", "bend the intensities by a random power"),
+    "volume_gamma": Entry("cnn.transforms.intensity:Gamma", "bend the intensities by a random power"),
+    "fill_gaps": Entry("cnn.transforms.series:FillGaps", "fill gaps of a series by linear interpolation"),
+    "resample": Entry("cnn.transforms.series:Resample", "series to `steps` time steps by a cubic spline"),
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),
@@ -67,25 +76,46 @@ TRANSFORMS: dict[str, Entry] = {
 }
 
 
-def build_transforms(config: Any) -> list[Transform]:
-    """The named transforms of a config (a mapping {name: options}), in the order of the table.
+# The order in which checkpoints of format 1 applied transforms, whatever the order of their config.
+FORMAT_1_ORDER = (
+    "volume_spacing", "volume_intensity", "volume_fit", "volume_patch", "volume_mirror", "volume_gamma", "channels",
+    "resize_short", "resize", "center_crop", "random_scale", "random_crop", "random_resized_crop", "pad_crop", "shift",
+    "affine", "elastic", "rotate90", "flip", "color_jitter", "randaugment", "scale", "noise", "erase",
+)  # fmt: skip
+
+
+def check_form(steps: Any) -> None:
+    """Refuses what is not ((name, options), ...) with names of the table.
 
     Raises:
-      UserError: a name or an option that does not exist, or a value it cannot have.
+      UserError: says what is wrong.
     """
-    for name, options in config.items():
-        if name not in TRANSFORMS:
-            raise unknown("transform", name, TRANSFORMS)
-        if not hasattr(options, "items"):  # a ConfigDict is no Mapping
-            raise UserError(
-                f"transform '{name}' needs its options as a dict, for instance {{}}, got {options!r}"
-            )
-    chosen = [name for name in TRANSFORMS if name in config]
-    return [build("transform", TRANSFORMS, name, dict(config[name])) for name in chosen]
+    if isinstance(steps, str) or not isinstance(steps, Sequence):
+        raise UserError(f"transforms are {FORM}; got {_brief(steps)}")
+    for step in steps:
+        if isinstance(step, str) or not isinstance(step, Sequence) or len(step) != 2 or not isinstance(step[1], dict):
+            raise UserError(f"transforms are {FORM}; {_brief(step)} is no (name, options)")
+        if step[0] not in TRANSFORMS:
+            raise unknown("transform", str(step[0]), TRANSFORMS)
+
+
+def build_transforms(steps: Any) -> list[Transform]:
+    """The transforms of a config, ((name, options), ...), in its order.
+
+    Raises:
+      UserError: another form, a name or an option that does not exist, or a value it cannot have.
+    """
+    check_form(steps)
+    return [build("transform", TRANSFORMS, name, options) for name, options in steps]
+
+
+def _brief(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
 def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> None:
-    """Refuses transforms of images for series, of series for volumes, and so on; and what would leave masks behind.
+    """Refuses transforms of what a data set does not hold, and those that would leave masks or boxes behind.
 
     Raises:
       UserError: names the first that does not fit the data set.
@@ -93,13 +123,23 @@ def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> No
     names = {entry.target.partition(":")[2]: name for name, entry in TRANSFORMS.items()}
     for transform in transforms:
         name = names.get(type(transform).__name__, type(transform).__name__)
-        if info.target_key == "mask" and getattr(transform, "leaves_masks", False):
+        behind = [key for key in MOVING if key in info.features and getattr(transform, "leaves_targets", False)]
+        if behind:
             raise UserError(
-                f"transform '{name}' moves pixels but not the mask of '{info.name}'; use affine, flip and color_jitter"
+                f"transform '{name}' moves pixels but not the {behind[0]} of '{info.name}'; "
+                "use affine, flip and color_jitter"
             )
+        if "labels" in info.targets and getattr(transform, "unlabelled", False):
+            raise UserError(f"transform '{name}' brings in steps without a class; set mode to edge, reflect or wrap")
         takes = (transform.key,) if isinstance(transform.key, str) else transform.key
-        if takes is not None and info.input_key not in takes:
+        found = [key for key in takes or () if key in info.inputs]
+        if takes is not None and not found:
             needed = "' or '".join(takes)
-            raise UserError(
-                f"transform '{name}' needs '{needed}', data set '{info.name}' has '{info.input_key}'"
-            )
+            raise UserError(f"transform '{name}' needs '{needed}', data set '{info.name}' has '{info.input_key}'")
+        for key in found:
+            feature = info.inputs[key]
+            if (feature.axes, feature.dtype) != KEYS[key]:
+                raise UserError(
+                    f"transform '{name}' takes '{key}' as {KEYS[key][1]} [{KEYS[key][0]}], data set '{info.name}' has "
+                    f"{feature.dtype} [{feature.axes}]"
+                )

@@ -9,14 +9,17 @@ from jaxtyping import Float, Float32, UInt8
 
 from cnn.draws import Draws, Number
 from cnn.features import IGNORE
+from cnn.transforms import maps
+from cnn.transforms.maps import Map
 from cnn.transforms.masks import mask_moved
+from cnn.transforms.rows import Geometric
 
 Example = dict[str, Any]
 Places = Float32[np.ndarray, "b n 2"]  # (y, x) pixels of the input that each of h * w output pixels shows
 
 
 @dataclasses.dataclass(frozen=True)
-class Affine:
+class Affine(Geometric):
     """A random affine map about the centre, bilinear; what comes in from outside is black.
 
     Each is drawn uniformly from +- its value, the scale on a logarithmic axis.
@@ -36,12 +39,15 @@ class Affine:
     shift: Number = 0.0
 
     def __post_init__(self):
+        super().__post_init__()
         for name, value in dataclasses.asdict(self).items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        height, width = example["image"].shape[1:3]
+    def drawn(
+        self, height: int, width: int, draws: Draws
+    ) -> tuple[Float32[np.ndarray, "b 2 2"], Float32[np.ndarray, "b 2"]]:
+        """`matrix` and `move` of `affine_places`."""
         angle = np.radians(draws.uniform(-self.degrees, self.degrees))
         size = np.exp(draws.uniform(-1, 1) * np.log1p(self.scale))
         shear = draws.uniform(-self.shear, self.shear)
@@ -49,11 +55,21 @@ class Affine:
         # From output to input: rows of [[cos, sin], [-sin, cos]] [[1, 0], [shear, 1]] / size.
         cos, sin = np.cos(angle) / size, np.sin(angle) / size
         matrix = np.stack([np.stack([cos + sin * shear, sin], -1), np.stack([cos * shear - sin, cos], -1)], -2)
-        return resampled(example, affine_places((height, width), matrix.astype(np.float32), move.astype(np.float32)))
+        return matrix.astype(np.float32), move.astype(np.float32)
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        size = example["image"].shape[1:3]
+        matrices, moves = self.drawn(*size, draws)
+        middle = np.array(size) / 2
+        return [maps.about_centre(size, size, a, middle + move) for a, move in zip(matrices, moves, strict=True)]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        size = example["image"].shape[1:3]
+        return resampled(example, affine_places(size, *self.drawn(*size, draws)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Elastic:
+class Elastic(Geometric):
     """A smooth random deformation (Ronneberger et al. 2015, arXiv 1505.04597, section 3.1): the displacements of a
     coarse grid are drawn from a Gaussian, those between them follow from cubic splines. Bilinear, black outside.
 
@@ -68,16 +84,26 @@ class Elastic:
     grid: int = 4
 
     def __post_init__(self):
+        super().__post_init__()
         if self.std < 0:
             raise ValueError(f"std must not be negative, got {self.std}")
         if self.grid < 4:
             raise ValueError(f"grid must be 4 or more, got {self.grid}")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        height, width = example["image"].shape[1:3]
+    def moves(self, height: int, width: int, draws: Draws) -> Float32[np.ndarray, "b h w 2"]:
+        """How far from each pixel its value is taken."""
         coarse = (draws.normal((self.grid, self.grid, 2)) * self.std).astype(np.float32)
         rows, columns = spline_matrix(height, self.grid), spline_matrix(width, self.grid)
-        move = np.stack([rows @ coarse[..., axis] @ columns.T for axis in (0, 1)], -1)  # [b, h, w, 2]
+        return np.stack([rows @ coarse[..., axis] @ columns.T for axis in (0, 1)], -1)
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        size = example["image"].shape[1:3]
+        moves, middle = self.moves(*size, draws), np.array(size) / 2
+        return [maps.about_centre(size, size, np.eye(2), middle, np.moveaxis(move, -1, 0)) for move in moves]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        height, width = example["image"].shape[1:3]
+        move = self.moves(height, width, draws)
         place = np.stack(np.mgrid[:height, :width], -1).astype(np.float32)[None] + move
         return resampled(example, place.reshape(len(move), -1, 2))
 

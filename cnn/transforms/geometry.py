@@ -1,24 +1,29 @@
-"""Crops, shifts, flips and turns of images and their masks (`h w c`, stacked `b h w c` where batched)."""
+"""Crops, shifts, flips and turns of images and all that moves with them (`h w c`, stacked `b h w c` where batched)."""
 
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Int64, Integer, Num
 
 from cnn.draws import Draws, Number
 from cnn.errors import UserError
 from cnn.features import IGNORE
-from cnn.transforms.image import check_probability, check_range, pair, to_size
+from cnn.transforms import maps
+from cnn.transforms.image import to_size
+from cnn.transforms.maps import Map
 from cnn.transforms.masks import mask_moved, moved
+from cnn.transforms.options import check_probability, check_range, pair
+from cnn.transforms.rows import Geometric
 
 Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Geometric):
     """Cuts out the middle.
 
     Raises:
@@ -30,22 +35,30 @@ class CenterCrop:
     size: int | tuple[int, int]
 
     def __post_init__(self):
+        super().__post_init__()
         pair(self.size)
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        image = example["image"]
-        (height, width), (have_h, have_w) = pair(self.size), image.shape[1:3]
+    def start(self, have_h: int, have_w: int) -> tuple[int, int]:
+        """(top, left) of the part, in an image of this size."""
+        height, width = pair(self.size)
         if have_h < height or have_w < width:
             raise UserError(
                 f"center_crop of {height}x{width} from an image of {have_h}x{have_w}; "
-                f"add resize_short=dict(size={max(height, width)}) before it"
+                f"put ('resize_short', {{'size': {max(height, width)}}}) before it"
             )
-        top, left = (have_h - height) // 2, (have_w - width) // 2
+        return (have_h - height) // 2, (have_w - width) // 2
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["image"].shape[1:3]
+        return [maps.crop(have, self.start(*have), pair(self.size))] * len(draws)
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        (height, width), (top, left) = pair(self.size), self.start(*example["image"].shape[1:3])
         return moved(example, lambda x: x[:, top : top + height, left : left + width])
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Geometric):
     """Cuts out `size` pixels at a random place. What is smaller is put at a random place on black, its mask on
     IGNORE.
     """
@@ -55,13 +68,20 @@ class RandomCrop:
     size: int | tuple[int, int]
 
     def __post_init__(self):
+        super().__post_init__()
         pair(self.size)
 
+    def starts(self, have: Sequence[int], draws: Draws) -> Int64[np.ndarray, "b 2"]:
+        """Where each crop begins, measured in the image: negative where the image is the smaller one."""
+        span = np.array(have) - pair(self.size)
+        return np.minimum(span, 0) + (draws.uniform(shape=(2,)) * (np.abs(span) + 1)).astype(np.int64)
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["image"].shape[1:3]
+        return [maps.crop(have, start, pair(self.size)) for start in self.starts(have, draws)]
+
     def __call__(self, example: Example, draws: Draws) -> Example:
-        size, have = np.array(pair(self.size)), np.array(example["image"].shape[1:3])
-        # Where the crop begins, measured in the image: negative where the image is the smaller one.
-        span = have - size
-        start = np.minimum(span, 0) + (draws.uniform(shape=(2,)) * (np.abs(span) + 1)).astype(np.int64)
+        size, start = pair(self.size), self.starts(example["image"].shape[1:3], draws)
 
         def cut(x: np.ndarray, fill: int) -> np.ndarray:
             out = np.full((len(x), *size, *x.shape[3:]), fill, x.dtype)
@@ -75,7 +95,7 @@ class RandomCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Geometric):
     """A random part of the image, resized (Szegedy et al. 2015, section 6, as most code does it).
 
     Args:
@@ -92,9 +112,15 @@ class RandomResizedCrop:
     aspect: tuple[Number, Number] = (3 / 4, 4 / 3)
 
     def __post_init__(self):
+        super().__post_init__()
         pair(self.size)
         check_range("area", self.area, 0.0, 1.0)
         check_range("aspect", self.aspect, 0.0, math.inf)
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["image"].shape[:2]
+        top, left, *part = self.box(*have, draws)
+        return [maps.compose([maps.crop(have, (top, left), part), maps.resize(part, pair(self.size))])]
 
     def __call__(self, example: Example, draws: Draws) -> Example:
         top, left, height, width = self.box(*example["image"].shape[:2], draws)
@@ -118,7 +144,7 @@ class RandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class PadCrop:
+class PadCrop(Geometric):
     """Pads by `padding` pixels and crops back to the old size at a random place (He et al. 2015, 4.2).
 
     Args:
@@ -131,11 +157,18 @@ class PadCrop:
     mode: str = "zero"
 
     def __post_init__(self):
+        super().__post_init__()
         check_translation(self.padding, self.mode)
 
+    def offsets(self, draws: Draws) -> Int64[np.ndarray, "b 2"]:
+        """Where each crop begins in the padded image."""
+        return draws.integers(0, 2 * self.padding + 1, (2,))
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        return translations(example["image"].shape[1:3], self.offsets(draws), self.padding)
+
     def __call__(self, example: Example, draws: Draws) -> Example:
-        offsets = draws.integers(0, 2 * self.padding + 1, (2,))
-        return translated_example(example, "image", offsets, self.padding, self.mode)
+        return translated_example(example, "image", self.offsets(draws), self.padding, self.mode)
 
 
 _PAD_MODES = {"zero": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
@@ -149,15 +182,19 @@ def check_translation(amount: int, mode: str) -> None:
         raise ValueError(f"mode must be one of {', '.join(_PAD_MODES)}, got '{mode}'")
 
 
+def translations(size: Sequence[int], offsets: Int64[np.ndarray, "b r"], amount: int) -> list[Map]:
+    """The maps of `translated`. What a border mode repeats has no boxes and no points."""
+    return [maps.crop(size, offset - amount, size) for offset in offsets]
+
+
 def translated_example(
     example: Example, key: str, offsets: Num[np.ndarray, "b r"], amount: int, mode: str
 ) -> Example:
-    """The example with `translated` done to `key`, and to its mask; IGNORE is the zero of masks."""
-
-    def move(mask: UInt8[np.ndarray, "b h w"]) -> UInt8[np.ndarray, "b h w"]:
-        return translated(mask[..., None], offsets, amount, mode, fill=IGNORE)[..., 0]
-
-    return example | {key: translated(example[key], offsets, amount, mode)} | mask_moved(example, move)
+    """The example with `translated` done to `key`, and to its mask or labels; IGNORE is the zero of these."""
+    pixels = {key: translated(example[key], offsets, amount, mode)}
+    return example | pixels | mask_moved(
+        example, lambda mask: translated(mask[..., None], offsets, amount, mode, fill=IGNORE)[..., 0], key
+    )
 
 
 def translated(
@@ -190,7 +227,7 @@ def _rows(shape: tuple[int, ...], padded: tuple[int, ...]) -> tuple[np.ndarray, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip:
+class Flip(Geometric):
     """Mirrors with probability p along one axis: 'w' (left-right), 'h' (upside down), 't' (time)."""
 
     batched: ClassVar[bool] = True
@@ -198,6 +235,7 @@ class Flip:
     axis: str = "w"
 
     def __post_init__(self):
+        super().__post_init__()
         check_probability(self.p)
         if self.axis not in ("w", "h", "t"):
             raise ValueError(f"axis must be w, h or t, got '{self.axis}'")
@@ -207,6 +245,11 @@ class Flip:
         """What it mirrors."""
         return "series" if self.axis == "t" else "image"
 
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        size = example[self.key].shape[1:-1]
+        axes = (1,) if self.axis == "w" else (0,)
+        return [maps.mirror(size, axes if chosen else ()) for chosen in draws.bernoulli(self.p)]
+
     def __call__(self, example: Example, draws: Draws) -> Example:
         x = example[self.key]
         axis = 2 if self.axis == "w" else 1
@@ -214,23 +257,35 @@ class Flip:
         out = x.copy(order="C")
         pixels = out.view(f"V{x.shape[-1] * x.itemsize}")  # mirrors pixels, not channels: much faster
         pixels[chosen] = np.flip(pixels[chosen], axis)
-        result = example | {self.key: out}
-        if "mask" in example and self.axis != "t":
-            result["mask"] = mask = example["mask"].copy()
-            mask[chosen] = np.flip(mask[chosen], axis)
-        return result
+        return example | {self.key: out} | mask_moved(example, lambda mask: mirrored(mask, chosen, axis), self.key)
+
+
+def mirrored(
+    mask: Integer[np.ndarray, "b *space"], chosen: Int64[np.ndarray, " n"], axis: int
+) -> Integer[np.ndarray, "b *space"]:
+    """The masks, those at `chosen` mirrored along `axis`."""
+    result = mask.copy()
+    result[chosen] = np.flip(mask[chosen], axis)
+    return result
 
 
 @dataclasses.dataclass(frozen=True)
-class Rotate90:
+class Rotate90(Geometric):
     """Turns by 0, 90, 180 or 270 degrees, each equally likely; what is not square only by 0 or 180."""
 
     batched: ClassVar[bool] = True
     key: ClassVar[str] = "image"
 
+    def turns(self, height: int, width: int, draws: Draws) -> Int64[np.ndarray, " b"]:
+        """How often each image is turned."""
+        return draws.integers(0, 4) if height == width else 2 * draws.integers(0, 2)
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["image"].shape[1:3]
+        return [maps.turn(have, int(quarters)) for quarters in self.turns(*have, draws)]
+
     def __call__(self, example: Example, draws: Draws) -> Example:
-        height, width = example["image"].shape[1:3]
-        turns = draws.integers(0, 4) if height == width else 2 * draws.integers(0, 2)
+        turns = self.turns(*example["image"].shape[1:3], draws)
 
         def turn(x: np.ndarray) -> np.ndarray:
             out = x.copy()

@@ -5,62 +5,22 @@ import math
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import UInt8
 
 from cnn.draws import Draws, Number
-from cnn.errors import UserError
+from cnn.pixels import METHODS, as_channels, resized
+from cnn.transforms import maps
+from cnn.transforms.maps import Map
 from cnn.transforms.masks import mask_moved, nearest
+from cnn.transforms.options import check_probability, check_range, pair
+from cnn.transforms.rows import Geometric
 
 Example = dict[str, Any]
-
-
-METHODS = ("area", "bilinear", "bicubic")
-
-
-def resized(
-    image: UInt8[np.ndarray, "h w c"], height: int, width: int, method: str = "area"
-) -> UInt8[np.ndarray, "h2 w2 c"]:
-    """Resizes: 'area' with cv2 (averages where it shrinks, linear where it grows; the fastest), 'bilinear' and
-    'bicubic' with Pillow, whose filters widen where it shrinks, as torchvision, timm and published weights have it.
-    """
-    import cv2
-
-    if image.shape[:2] == (height, width):
-        return image
-    if method != "area":
-        return _filtered(image, height, width, method)
-    cv2.setNumThreads(0)  # the pipeline has its own threads
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    result = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way)
-    return result.reshape(height, width, image.shape[2])  # cv2 drops an axis of one channel
-
-
-def _filtered(
-    image: UInt8[np.ndarray, "h w c"], height: int, width: int, method: str
-) -> UInt8[np.ndarray, "h2 w2 c"]:
-    from PIL import Image
-
-    how = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[method]
-    planes = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((width, height), how))
-        for plane in np.moveaxis(image, -1, 0)
-    ]
-    return np.stack(planes, -1)
 
 
 def to_size(example: Example, height: int, width: int, method: str = "area") -> Example:
     """The example with its image resized, and of its mask the nearest labels."""
     image = {"image": resized(example["image"], height, width, method)}
     return example | image | mask_moved(example, lambda mask: nearest(mask, height, width))
-
-
-def pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a size given as one number or two."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be positive, got {size}")
-    return height, width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,90 +39,71 @@ class Channels:
         return example | {"image": as_channels(example["image"], self.count)}
 
 
-def as_channels(
-    image: UInt8[np.ndarray, "... h w c"], count: int
-) -> UInt8[np.ndarray, "... h w c2"]:
-    """`image` with `count` (1 or 3) channels."""
-    have = image.shape[-1]
-    if have not in (1, 2, 3, 4):
-        raise UserError(f"an image with {have} channels is neither grey nor RGB")
-    if have in (2, 4):  # over white
-        alpha = image[..., -1:].astype(np.uint16)
-        blended = (image[..., :-1] * alpha + 255 * (255 - alpha) + 127) // 255
-        image = blended.astype(np.uint8)
-    if image.shape[-1] == count:
-        return image
-    if count == 3:
-        return np.repeat(image, 3, axis=-1)
-    weights = np.array([19595, 38470, 7471], np.uint32)  # sum 2**16, exact on every machine
-    luma = (image.astype(np.uint32) * weights).sum(-1, keepdims=True, dtype=np.uint32)
-    return ((luma + 32768) >> 16).astype(np.uint8)
-
-
-@dataclasses.dataclass(frozen=True)
-class ResizeShort:
-    """Resizes so that the short side has `size` pixels; keeps the aspect ratio. `method` as in `resized`."""
+class Resizing(Geometric):
+    """Base of transforms that resize the whole image."""
 
     batched: ClassVar[bool] = False
     key: ClassVar[str] = "image"
+
+    def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
+        """(height, width) of the result."""
+        raise NotImplementedError
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        height, width = example["image"].shape[:2]
+        return [maps.resize((height, width), self.sides(height, width, draws))]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        sides = self.sides(*example["image"].shape[:2], draws)
+        return to_size(example, *sides, getattr(self, "method", "area"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeShort(Resizing):
+    """Resizes so that the short side has `size` pixels; keeps the aspect ratio. `method` as in `resized`."""
+
     size: int
     method: str = "area"
 
     def __post_init__(self):
+        super().__post_init__()
         pair(self.size)
         if self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got '{self.method}'")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        height, width = example["image"].shape[:2]
+    def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
         factor = self.size / min(height, width)
-        sides = max(self.size, round(height * factor)), max(self.size, round(width * factor))
-        return to_size(example, *sides, self.method)
+        return max(self.size, round(height * factor)), max(self.size, round(width * factor))
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize:
+class Resize(Resizing):
     """Resizes to `size` pixels (one number, or height and width), whatever the aspect ratio."""
 
-    batched: ClassVar[bool] = False
-    key: ClassVar[str] = "image"
     size: int | tuple[int, int]
 
     def __post_init__(self):
+        super().__post_init__()
         pair(self.size)
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        return to_size(example, *pair(self.size))
+    def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
+        return pair(self.size)
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomScale:
+class RandomScale(Resizing):
     """Resizes by a random factor in `factor` = (low, high), drawn on a logarithmic scale; a crop makes it a batch."""
 
-    batched: ClassVar[bool] = False
-    key: ClassVar[str] = "image"
     factor: tuple[Number, Number] = (0.5, 2.0)
 
     def __post_init__(self):
+        super().__post_init__()
         check_range("factor", self.factor, 0.0, math.inf)
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
+    def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
         low, high = np.log(self.factor)
         factor = float(np.exp(draws.uniform(low, high)[0]))
-        height, width = example["image"].shape[:2]
-        return to_size(example, max(1, round(height * factor)), max(1, round(width * factor)))
-
-
-def check_range(name: str, value: tuple[Number, Number], low: Number, high: Number) -> None:
-    """Raises ValueError where `value` is no rising pair within low..high."""
-    if len(value) != 2 or not low < value[0] <= value[1] <= high:
-        raise ValueError(f"{name} must be (low, high) with {low} < low <= high <= {high}, got {value}")
-
-
-def check_probability(p: Number) -> None:
-    """Raises ValueError where `p` is no probability."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be in 0..1, got {p}")
+        return max(1, round(height * factor)), max(1, round(width * factor))
 
 
 @dataclasses.dataclass(frozen=True)

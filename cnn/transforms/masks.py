@@ -1,4 +1,5 @@
-"""Carrying masks: what moves the pixels of `image` moves those of `mask` (uint8 `h w`, stacked `b h w`) with them.
+"""Carrying masks: what moves the pixels of `image` moves those of `mask` (uint8 `h w`, stacked `b h w`) with them, and
+what moves the steps of `series` the `labels` of its steps (int32 `t`, stacked `b t`).
 
 Only whole labels are copied (the nearest one), none is ever mixed; what comes in from outside is IGNORE.
 """
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 Example = dict[str, Any]
+CARRIED = {"image": "mask", "volume": "mask", "series": "labels"}  # what has a class for each pixel, voxel or step
 
 
 def moved(example: Example, move: Callable[[np.ndarray], np.ndarray]) -> Example:
@@ -21,9 +23,9 @@ def moved(example: Example, move: Callable[[np.ndarray], np.ndarray]) -> Example
     return example | {key: move(example[key]) for key in ("image", "mask") if key in example}
 
 
-def mask_moved(example: Example, move: Callable[[np.ndarray], np.ndarray]) -> Example:
+def mask_moved(example: Example, move: Callable[[np.ndarray], np.ndarray], of: str = "image") -> Example:
     """{'mask': move(mask)}, or {} without one: for transforms that treat the two differently."""
-    return {"mask": move(example["mask"])} if "mask" in example else {}
+    return {key: move(example[key]) for key in (CARRIED[of],) if key in example}
 
 
 def nearest(mask: UInt8[np.ndarray, "h w"], height: int, width: int) -> UInt8[np.ndarray, "h2 w2"]:

@@ -91,7 +91,7 @@ class RandAugment:
 
     batched: ClassVar[bool] = False
     key: ClassVar[str] = "image"
-    leaves_masks: ClassVar[bool] = True
+    leaves_targets: ClassVar[bool] = True
     layers: int = 2
     magnitude: Number = 9
 

@@ -4,17 +4,20 @@ import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from cnn.draws import Draws, Number
-from cnn.transforms.geometry import check_translation, translated_example
-from cnn.transforms.image import check_range
+from cnn.errors import UserError
+from cnn.transforms.geometry import check_translation, translated_example, translations
+from cnn.transforms.maps import Map, about_centre
+from cnn.transforms.options import check_range
+from cnn.transforms.rows import Geometric
 
 Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Shift:
+class Shift(Geometric):
     """Moves by up to `size` pixels (both axes) or time steps, each amount equally likely.
 
     Args:
@@ -27,13 +30,25 @@ class Shift:
     mode: str = "zero"
 
     def __post_init__(self):
+        super().__post_init__()
         check_translation(self.size, self.mode)
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
+    @property
+    def unlabelled(self) -> bool:
+        """Whether what comes in has no class."""
+        return self.mode == "zero"
+
+    def drawn(self, example: Example, draws: Draws) -> tuple[str, Int64[np.ndarray, "b r"]]:
+        """What moves, and where each crop begins in what is padded by `size`."""
         key = "series" if "series" in example else "image"
-        x = example[key]
-        offsets = draws.integers(0, 2 * self.size + 1, (x.ndim - 2,))
-        return translated_example(example, key, offsets, self.size, self.mode)
+        return key, draws.integers(0, 2 * self.size + 1, (example[key].ndim - 2,))
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        key, offsets = self.drawn(example, draws)
+        return translations(example[key].shape[1:-1], offsets, self.size)
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        return translated_example(example, *self.drawn(example, draws), self.size, self.mode)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +122,12 @@ class FillGaps:
 
 
 @dataclasses.dataclass(frozen=True)
-class Resample:
-    """Brings a series to `steps` time steps by a cubic spline; see `resampled`."""
+class Resample(Geometric):
+    """Brings a series to `steps` time steps by a cubic spline; see `resampled`.
+
+    Raises:
+      UserError: there is a label for each step, which no spline can move.
+    """
 
     batched: ClassVar[bool] = False
     fixed: ClassVar[bool] = True
@@ -116,9 +135,17 @@ class Resample:
     steps: int
 
     def __post_init__(self):
+        super().__post_init__()
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = len(example["series"])
+        scale = max(have - 1, 1) / max(self.steps - 1, 1)  # the first and the last step stay what they are
+        return [about_centre((have,), (self.steps,), np.array([[scale]]), np.array([have / 2]))]
+
     def __call__(self, example: Example, draws: Draws) -> Example:
+        if "labels" in example:
+            raise UserError("transform 'resample' moves the steps of a series but not their labels")
         series = example["series"]
         return example | {"series": resampled(series, self.steps).astype(series.dtype)}

@@ -1,4 +1,4 @@
-"""Transforms of volumes: `volume` float32 `d h w c`, `mask` uint8 `d h w` (class ids), `spacing` float32 [3] in mm.
+"""Where voxels go: `volume` float32 `d h w c`, `mask` uint8 `d h w` (class ids), `spacing` float32 [3] in mm.
 
 A mask goes wherever its volume goes. It never gets a class that it did not have, but for 255 (counts nowhere), which
 fills what comes in from outside; a volume is filled there with its own minimum.
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from cnn.draws import Draws, Number
 from cnn.errors import UserError
 from cnn.features import IGNORE
-from cnn.transforms.image import check_probability, check_range
+from cnn.transforms import maps
+from cnn.transforms.maps import Map
+from cnn.transforms.rows import Geometric
 
 Example = dict[str, Any]
 Size = int | Sequence[int]
-MODALITIES = ("ct", "mr", "microscopy")
 MASKS = ("onehot", "nearest")
 
 
@@ -89,7 +90,7 @@ def _whole(shape: Sequence[int], factor: Sequence[Number]) -> tuple[float, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spacing:
+class Spacing(Geometric):
     """Resamples to voxels of `spacing` mm along d, h, w; needs the example's own spacing.
 
     Attributes:
@@ -105,66 +106,33 @@ class Spacing:
     mask: str = "onehot"
 
     def __post_init__(self):
+        super().__post_init__()
         triple("spacing", self.spacing, 1e-3)
         if self.mask not in MASKS or not 0 <= self.order <= 5:
             raise ValueError(f"mask must be one of {', '.join(MASKS)} and order in 0..5")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
+    def factor(self, example: Example) -> list[float]:
+        """By how much the number of voxels along each axis grows, before rounding."""
         if "spacing" not in example:
             raise UserError("transform 'volume_spacing': this data set does not say the spacing of its voxels")
         wanted = np.array(triple("spacing", self.spacing, 1e-3), np.float64)
-        factor = (np.asarray(example["spacing"], np.float64) / wanted).tolist()
-        found = {"volume": resampled(example["volume"], factor, self.order), "spacing": wanted.astype(np.float32)}
+        return (np.asarray(example["spacing"], np.float64) / wanted).tolist()
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["volume"].shape[:3]
+        after = [round(n * f) for n, f in zip(have, _whole(have, self.factor(example)), strict=True)]
+        return [maps.resize(have, after)]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        factor, wanted = self.factor(example), np.array(triple("spacing", self.spacing, 1e-3), np.float32)
+        found = {"volume": resampled(example["volume"], factor, self.order), "spacing": wanted}
         if "mask" in example:
             found["mask"] = resampled_mask(example["mask"], factor, self.mask)
         return example | found
 
 
 @dataclasses.dataclass(frozen=True)
-class Intensity:
-    """Brings intensities to about zero mean and unit deviation, by what the numbers of a modality mean.
-
-    'ct': Hounsfield units are absolute: clip to `clip`, then (x - mean) / std, all three of the foreground of the
-    training data (Isensee et al. 2021, nnU-Net; `cnn data plan` finds them). 'mr': units are arbitrary: each channel by
-    the mean and deviation of its own voxels that are not zero. 'microscopy': each channel's `percentiles` go to 0 and 1
-    (Weigert et al. 2020, StarDist 3-D).
-    """
-
-    batched: ClassVar[bool] = False
-    fixed: ClassVar[bool] = True
-    key: ClassVar[str] = "volume"
-    modality: str = "mr"
-    clip: tuple[Number, Number] = (-1024, 3071)
-    mean: Number = 0.0
-    std: Number = 1.0
-    percentiles: tuple[Number, Number] = (1.0, 99.8)
-
-    def __post_init__(self):
-        if self.modality not in MODALITIES:
-            raise ValueError(f"modality must be one of {', '.join(MODALITIES)}, got '{self.modality}'")
-        check_range("percentiles", self.percentiles, -1e-9, 100.0)
-        if self.std <= 0 or self.clip[0] >= self.clip[1]:
-            raise ValueError(f"std must be above 0 and clip increase, got {self.std} and {self.clip}")
-
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        volume = example["volume"]
-        if self.modality == "ct":
-            return example | {"volume": (np.clip(volume, *self.clip) - np.float32(self.mean)) / np.float32(self.std)}
-        result = np.empty_like(volume)
-        for channel in range(volume.shape[-1]):
-            x = volume[..., channel]
-            if self.modality == "mr":
-                seen = x[x != 0].astype(np.float64)
-                low, wide = (float(seen.mean()), float(seen.std())) if len(seen) else (0.0, 1.0)
-            else:
-                low, high = np.percentile(x, self.percentiles)
-                wide = float(high - low)
-            result[..., channel] = (x - np.float32(low)) / np.float32(wide or 1.0)
-        return example | {"volume": result}
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
+class Fit(Geometric):
     """Crops or pads evenly about the middle, to `size` voxels or up to the next multiple of `multiple`."""
 
     batched: ClassVar[bool] = False
@@ -174,17 +142,25 @@ class Fit:
     multiple: Size = 1
 
     def __post_init__(self):
+        super().__post_init__()
         triple("size", self.size, 0)
         triple("multiple", self.multiple)
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
-        have = example["volume"].shape[:3]
+    def window(self, have: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Where it starts, and its size."""
         multiples = triple("multiple", self.multiple)
         wanted = [
             size or -(-n // m) * m
             for n, size, m in zip(have, triple("size", self.size, 0), multiples, strict=True)
         ]
-        return windowed(example, [(n - size) // 2 for n, size in zip(have, wanted, strict=True)], wanted)
+        return [(n - size) // 2 for n, size in zip(have, wanted, strict=True)], wanted
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["volume"].shape[:3]
+        return [maps.crop(have, *self.window(have))]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        return windowed(example, *self.window(example["volume"].shape[:3]))
 
 
 def windowed(example: Example, start: Sequence[int], size: Sequence[int]) -> Example:
@@ -206,7 +182,7 @@ def windowed(example: Example, start: Sequence[int], size: Sequence[int]) -> Exa
 
 
 @dataclasses.dataclass(frozen=True)
-class Patch:
+class Patch(Geometric):
     """A random window of `size` voxels, rotated, scaled and bent in one resampling.
 
     With probability `foreground` its middle is a voxel of a class other than 0: the class drawn evenly among those of
@@ -229,6 +205,7 @@ class Patch:
     knots: int = 4
 
     def __post_init__(self):
+        super().__post_init__()
         triple("size", self.size)
         if not 0 <= self.foreground <= 1 or self.knots < 2:
             raise ValueError(f"foreground must be in [0, 1] and knots at least 2, got {self.foreground}, {self.knots}")
@@ -236,31 +213,56 @@ class Patch:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
+    def start(self, example: Example, draws: Draws) -> Int64[np.ndarray, " 3"]:
+        """Where the window begins."""
         have, size = np.array(example["volume"].shape[:3]), np.array(triple("size", self.size))
         free = draws.uniform(shape=(3,))[0]
         pick, which, where = draws.uniform(shape=(3,))[0]
-        start = np.where(have > size, np.floor(free * (have - size + 1)), (have - size) // 2).astype(int)
+        start = np.where(have > size, np.floor(free * (have - size + 1)), (have - size) // 2).astype(np.int64)
         if "mask" in example and pick < self.foreground:
             middle = _foreground(example["mask"], which, where)
             if middle is not None:  # the window stays inside where it can
                 room = np.maximum(have - size, 0)
                 start = np.where(have > size, np.clip(middle - size // 2, 0, room), start)
-        if not (self.degrees or self.scale or self.elastic):
-            return windowed(example, start.tolist(), size.tolist())
-        return self._warped(example, start + (size - 1) / 2, size, draws)
+        return start
 
-    def _warped(self, example: Example, middle: np.ndarray, size: np.ndarray, draws: Draws) -> Example:
+    @property
+    def warps(self) -> bool:
+        """Whether it does more than to cut."""
+        return bool(self.degrees or self.scale or self.elastic)
+
+    def warp(
+        self, example: Example, draws: Draws
+    ) -> tuple[Float32[np.ndarray, "3 3"], Float32[np.ndarray, "3 d h w"] | None]:
+        """The matrix from voxels of the window, about its middle, to voxels of the input; what is added to them."""
         angles = np.radians(draws.uniform(-self.degrees, self.degrees, (3,))[0])
         grow = np.exp(draws.uniform(-1, 1) * np.log1p(self.scale))[0]
-        axes = [np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in size]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"))
         mm = np.asarray(example.get("spacing", np.ones(3)), np.float64)  # angles are angles in space, not in voxels
         matrix = (rotation(angles) * mm / mm[:, None] / grow).astype(np.float32)
+        if not self.elastic:
+            return matrix, None
+        bends = draws.normal((3, *(self.knots,) * 3))[0] * self.elastic
+        return matrix, np.stack([_smooth(bend, triple("size", self.size)) for bend in bends])
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have, size = example["volume"].shape[:3], triple("size", self.size)
+        start = self.start(example, draws)
+        if not self.warps:
+            return [maps.crop(have, start, size)]
+        matrix, bends = self.warp(example, draws)
+        return [maps.about_centre(have, size, matrix, start + np.array(size) / 2, bends)]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        size, start = triple("size", self.size), self.start(example, draws)
+        if not self.warps:
+            return windowed(example, start.tolist(), size)
+        matrix, bends = self.warp(example, draws)
+        axes = [np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2) for n in size]
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"))
+        middle = start + (np.array(size) - 1) / 2
         place = np.einsum("ij,jdhw->idhw", matrix, grid) + middle.astype(np.float32)[:, None, None, None]
-        if self.elastic:
-            bends = draws.normal((3, *(self.knots,) * 3))[0] * self.elastic
-            place += np.stack([_smooth(bend, tuple(size.tolist())) for bend in bends])
+        if bends is not None:
+            place += bends
         return example | sampled(example, place)
 
 
@@ -318,7 +320,7 @@ def _foreground(mask: UInt8[np.ndarray, "d h w"], which: float, where: float) ->
 
 
 @dataclasses.dataclass(frozen=True)
-class Mirror:
+class Mirror(Geometric):
     """Mirrors along each of `axes` with probability one half, independently."""
 
     batched: ClassVar[bool] = False
@@ -326,34 +328,18 @@ class Mirror:
     axes: str = "dhw"
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.axes or set(self.axes) - set("dhw"):
             raise ValueError(f"axes must be some of 'd', 'h', 'w', got '{self.axes}'")
 
-    def __call__(self, example: Example, draws: Draws) -> Example:
+    def mirrored(self, draws: Draws) -> list[int]:
+        """The axes that are mirrored."""
         chosen = draws.bernoulli(0.5, (3,))[0]
-        axes = [i for i, axis in enumerate("dhw") if chosen[i] and axis in self.axes]
-        return example | {key: np.flip(example[key], axes) for key in ("volume", "mask") if key in example}
+        return [i for i, axis in enumerate("dhw") if chosen[i] and axis in self.axes]
 
-
-@dataclasses.dataclass(frozen=True)
-class Gamma:
-    """With probability p, x ** gamma within the range of each channel; gamma is log-uniform in `gamma`."""
-
-    batched: ClassVar[bool] = False
-    key: ClassVar[str] = "volume"
-    gamma: tuple[Number, Number] = (0.7, 1.5)
-    p: Number = 0.3
-
-    def __post_init__(self):
-        check_range("gamma", self.gamma, 1e-3, float("inf"))
-        check_probability(self.p)
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        return [maps.mirror(example["volume"].shape[:3], self.mirrored(draws))]
 
     def __call__(self, example: Example, draws: Draws) -> Example:
-        use = draws.bernoulli(self.p)[0]
-        power = np.float32(np.exp(draws.uniform(*np.log(self.gamma))[0]))
-        if not use:
-            return example
-        x = example["volume"]
-        low, high = (edge(x, axis=(0, 1, 2), keepdims=True) for edge in (np.min, np.max))
-        wide = np.maximum(high - low, np.float32(1e-8))
-        return example | {"volume": ((x - low) / wide) ** power * wide + low}
+        axes = self.mirrored(draws)
+        return example | {key: np.flip(example[key], axes) for key in ("volume", "mask") if key in example}

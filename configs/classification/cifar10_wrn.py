@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "cifar10"
     c.input.train_split = "train[:95%]"
     c.input.batch_size = 128
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 4}, "flip": {}})
+    c.input.train_transforms = (("pad_crop", {"padding": 4}), ("flip", {}))
     c.input.mean, c.input.std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 
     c.optim.lr = 0.1

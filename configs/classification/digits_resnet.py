@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "digits"
     c.input.batch_size = 32
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 1}})
+    c.input.train_transforms = (("pad_crop", {"padding": 1}),)
     c.input.mean, c.input.std = (0.3,), (0.37,)
 
     c.optim.name = "sgd"

@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "fashion_mnist"
     c.input.train_split = "train[:98%]"
     c.input.batch_size = 128
-    c.input.train_transforms = ConfigDict({"flip": {}})
+    c.input.train_transforms = (("flip", {}),)
     c.input.mean, c.input.std = (0.286,), (0.353,)
 
     c.optim.name = "sgd"

@@ -14,7 +14,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "fashion_mnist"
     c.input.train_split = "train[:95%]"
     c.input.batch_size = 256
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 4}, "flip": {}, "erase": {"p": 0.25}})
+    c.input.train_transforms = (("pad_crop", {"padding": 4}), ("flip", {}), ("erase", {"p": 0.25}))
     c.input.mean, c.input.std = (0.286,), (0.353,)
 
     c.optim.lr = 0.2

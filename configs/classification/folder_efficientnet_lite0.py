@@ -42,15 +42,15 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "folder"
     c.input.batch_size = 32
+    size, short = (32, 32) if "smoke" in words else (weights.size, weights.short)
     # As the weights were trained: what the network sees must not change under it.
-    c.input.eval_transforms = ConfigDict(
-        {
-            "resize_short": {"size": weights.short, "method": weights.method},
-            "center_crop": {"size": weights.size},
-        }
+    c.input.eval_transforms = (
+        ("resize_short", {"size": short, "method": weights.method}),
+        ("center_crop", {"size": size}),
     )
-    c.input.train_transforms = ConfigDict(
-        {"random_resized_crop": {"size": weights.size, "area": (0.35, 1.0)}, "flip": {}}
+    c.input.train_transforms = (
+        ("random_resized_crop", {"size": size, "area": (0.35, 1.0)}),
+        ("flip", {}),
     )
     c.input.mean, c.input.std = weights.mean, weights.std
 
@@ -75,13 +75,9 @@ def get_config(arg: str = "") -> ConfigDict:
         c.model.dropout = 0.0
         c.task.label_smoothing = 0.0
         c.optim.weight_decay = 0.0
-        c.input.train_transforms = c.input.eval_transforms.copy_and_resolve_references()
+        c.input.train_transforms = c.input.eval_transforms
     config.finish(c, "smoke" if "smoke" in words else "")
     if "smoke" in words:
         c.init_from = ""
         c.model.layout = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 1), (6, 5, 2, 40, 1))
-        for transforms in (c.input.train_transforms, c.input.eval_transforms):
-            for options in transforms.values():
-                if "size" in options:
-                    options.size = 32
     return c

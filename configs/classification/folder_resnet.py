@@ -18,10 +18,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "folder"
     c.input.batch_size = 32
-    c.input.train_transforms = ConfigDict(
-        {"random_resized_crop": {"size": 128}, "flip": {}, "randaugment": {"layers": 2, "magnitude": 7}}
+    size, short = (32, 36) if arg == "smoke" else (128, 146)
+    c.input.train_transforms = (
+        ("random_resized_crop", {"size": size}),
+        ("flip", {}),
+        ("randaugment", {"layers": 2, "magnitude": 7}),
     )
-    c.input.eval_transforms = ConfigDict({"resize_short": {"size": 146}, "center_crop": {"size": 128}})
+    c.input.eval_transforms = (("resize_short", {"size": short}), ("center_crop", {"size": size}))
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     c.optim.name = "adamw"
@@ -37,7 +40,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.width, c.model.stage_sizes = 8, (1, 1)
-        c.input.train_transforms.random_resized_crop.size = 32
-        c.input.eval_transforms.resize_short.size = 36
-        c.input.eval_transforms.center_crop.size = 32
     return c

@@ -21,15 +21,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "imagenet2012"
     c.input.train_split = "train[:99%]"
     c.input.batch_size = 4096
-    c.input.train_transforms = ConfigDict(
-        {
-            "random_resized_crop": {"size": 224},
-            "flip": {},
-            "randaugment": {"layers": 2, "magnitude": 9},
-            "erase": {"p": 0.25},
-        }
+    size, short = (32, 36) if arg == "smoke" else (224, 256)
+    c.input.train_transforms = (
+        ("random_resized_crop", {"size": size}),
+        ("flip", {}),
+        ("randaugment", {"layers": 2, "magnitude": 9}),
+        ("erase", {"p": 0.25}),
     )
-    c.input.eval_transforms = ConfigDict({"resize_short": {"size": 256}, "center_crop": {"size": 224}})
+    c.input.eval_transforms = (("resize_short", {"size": short}), ("center_crop", {"size": size}))
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     c.optim.name = "adamw"
@@ -45,7 +44,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.depths, c.model.widths = (1, 1, 1, 1), (8, 8, 8, 8)
-        c.input.train_transforms.random_resized_crop.size = 32
-        c.input.eval_transforms.resize_short.size = 36
-        c.input.eval_transforms.center_crop.size = 32
     return c

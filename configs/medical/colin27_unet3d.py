@@ -24,16 +24,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "colin27"
     c.input.batch_size = 2
-    same = {"volume_spacing": {"spacing": 2.0}, "volume_intensity": {"modality": "mr"}}
-    c.input.train_transforms = ConfigDict(
-        {
-            **same,
-            "volume_patch": {"size": 40, "foreground": 0.5, "degrees": 15.0, "scale": 0.15, "elastic": 1.0},
-            "volume_gamma": {},
-            "noise": {"std": 0.05},
-        }
+    patch = 8 if arg == "smoke" else 40
+    c.input.eval_transforms = (("volume_spacing", {"spacing": 2.0}), ("volume_intensity", {"modality": "mr"}))
+    c.input.train_transforms = (
+        *c.input.eval_transforms,
+        ("volume_patch", {"size": patch, "foreground": 0.5, "degrees": 15.0, "scale": 0.15, "elastic": 1.0}),
+        ("volume_gamma", {}),
+        ("noise", {"std": 0.05}),
     )
-    c.input.eval_transforms = ConfigDict(same)
 
     c.optim.name = "adamw"
     c.optim.lr = 3e-3
@@ -48,7 +46,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = (4, 4, 8)
-        c.input.train_transforms.volume_patch.size = 8
         c.input.batch_size = 2
         c.eval.batch_size = 2
     return c

@@ -36,21 +36,20 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "volumes_folder"
     c.input.batch_size = 2
-    same = {
-        "volume_spacing": {"spacing": SPACING},
-        "volume_intensity": {"modality": "ct", "clip": (-160.0, 240.0), "mean": 40.0, "std": 60.0},
-    }
-    c.input.train_transforms = ConfigDict(
-        {
-            **same,
-            "volume_patch": {"size": PATCH, "degrees": 15.0, "scale": 0.25, "elastic": 2.0},
-            "volume_mirror": {},
-            "volume_gamma": {},
-            "scale": {"factor": (0.75, 1.25)},
-            "noise": {"std": 0.1},
-        }
+    patch, window = ((8, 8, 8),) * 2 if arg == "smoke" else (PATCH, (96, 320, 320))
+    same = (
+        ("volume_spacing", {"spacing": SPACING}),
+        ("volume_intensity", {"modality": "ct", "clip": (-160.0, 240.0), "mean": 40.0, "std": 60.0}),
     )
-    c.input.eval_transforms = ConfigDict({**same, "volume_fit": {"size": (96, 320, 320)}})
+    c.input.train_transforms = (
+        *same,
+        ("volume_patch", {"size": patch, "degrees": 15.0, "scale": 0.25, "elastic": 2.0}),
+        ("volume_mirror", {}),
+        ("volume_gamma", {}),
+        ("scale", {"factor": (0.75, 1.25)}),
+        ("noise", {"std": 0.1}),
+    )
+    c.input.eval_transforms = (*same, ("volume_fit", {"size": window}))
 
     c.optim.name = "sgd"
     c.optim.lr = 1e-2
@@ -66,6 +65,5 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "smoke":
         c.model.widths, c.model.blocks = (4, 4, 8), (1, 1, 1)
         c.model.strides, c.model.kernel_sizes = c.model.strides[:2], c.model.kernel_sizes[:3]
-        c.input.train_transforms.volume_patch.size = c.input.eval_transforms.volume_fit.size = (8, 8, 8)
         c.input.batch_size = c.eval.batch_size = 2
     return c

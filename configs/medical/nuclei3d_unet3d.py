@@ -23,17 +23,16 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "nuclei3d"
     c.input.batch_size = 2
-    same = {"volume_intensity": {"modality": "microscopy"}}
-    c.input.train_transforms = ConfigDict(
-        {
-            **same,
-            "volume_patch": {"size": (24, 32, 32), "foreground": 0.0, "degrees": 15.0, "scale": 0.15, "elastic": 1.0},
-            "volume_mirror": {},
-            "volume_gamma": {},
-            "noise": {"std": 0.05},
-        }
+    patch = (8, 8, 8) if arg == "smoke" else (24, 32, 32)
+    intensity = ("volume_intensity", {"modality": "microscopy"})
+    c.input.train_transforms = (
+        intensity,
+        ("volume_patch", {"size": patch, "foreground": 0.0, "degrees": 15.0, "scale": 0.15, "elastic": 1.0}),
+        ("volume_mirror", {}),
+        ("volume_gamma", {}),
+        ("noise", {"std": 0.05}),
     )
-    c.input.eval_transforms = ConfigDict(same)
+    c.input.eval_transforms = (intensity,)
 
     c.optim.name = "adamw"
     c.optim.lr = 3e-3
@@ -48,6 +47,5 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = (4, 4, 8)
-        c.input.train_transforms.volume_patch.size = (8, 8, 8)
         c.input.batch_size = c.eval.batch_size = 2
     return c

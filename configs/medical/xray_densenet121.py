@@ -25,15 +25,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "folder"
     c.input.batch_size = 32
-    resize = {"resize_short": {"size": 256}, "center_crop": {"size": 224}}
-    c.input.train_transforms = ConfigDict(
-        {
-            **resize,
-            "affine": {"degrees": 7, "scale": 0.1, "shift": 0.05},
-            "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.0},
-        }
+    size, short = (32, 36) if arg == "smoke" else (224, 256)
+    c.input.eval_transforms = (("resize_short", {"size": short}), ("center_crop", {"size": size}))
+    c.input.train_transforms = (
+        *c.input.eval_transforms,
+        ("affine", {"degrees": 7, "scale": 0.1, "shift": 0.05}),
+        ("color_jitter", {"brightness": 0.2, "contrast": 0.2, "saturation": 0.0}),
     )
-    c.input.eval_transforms = ConfigDict(resize)
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     c.optim.name = "adamw"
@@ -50,6 +48,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.stage_sizes, c.model.growth_rate = (1, 1, 1, 1), 8
-        for transforms in (c.input.train_transforms, c.input.eval_transforms):
-            transforms.resize_short.size, transforms.center_crop.size = 36, 32
     return c

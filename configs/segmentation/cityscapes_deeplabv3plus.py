@@ -24,8 +24,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "cityscapes"
     c.input.batch_size = 16
-    c.input.train_transforms = ConfigDict(
-        {"random_scale": {"factor": (0.5, 2.0)}, "random_crop": {"size": 769}, "flip": {}, "color_jitter": {}}
+    c.input.train_transforms = (
+        ("random_scale", {"factor": (0.5, 2.0)}),
+        ("random_crop", {"size": 33 if arg == "smoke" else 769}),
+        ("flip", {}),
+        ("color_jitter", {}),
     )
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -44,6 +47,5 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "smoke":
         c.model.width, c.model.fine_width = 8, 4
         c.model.backbone.update({"stage_sizes": (1, 1, 1, 1), "width": 8})
-        c.input.train_transforms.random_crop.size = 33
-        c.input.eval_transforms = ConfigDict({"resize": {"size": 32}})
+        c.input.eval_transforms = (("resize", {"size": 32}),)
     return c

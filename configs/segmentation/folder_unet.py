@@ -20,15 +20,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "masks_folder"
     c.input.batch_size = 16
-    c.input.train_transforms = ConfigDict(
-        {
-            "resize": {"size": 256},
-            "affine": {"degrees": 15, "scale": 0.25, "shear": 0.1, "shift": 0.1},
-            "flip": {},
-            "color_jitter": {},
-        }
+    resize = ("resize", {"size": 32 if arg == "smoke" else 256})
+    c.input.train_transforms = (
+        resize,
+        ("affine", {"degrees": 15, "scale": 0.25, "shear": 0.1, "shift": 0.1}),
+        ("flip", {}),
+        ("color_jitter", {}),
     )
-    c.input.eval_transforms = ConfigDict({"resize": {"size": 256}})
+    c.input.eval_transforms = (resize,)
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     c.optim.name = "adamw"
@@ -45,6 +44,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = (4, 8, 8)
-        c.input.train_transforms.resize.size = 32
-        c.input.eval_transforms.resize.size = 32
     return c

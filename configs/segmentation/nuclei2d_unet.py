@@ -24,15 +24,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "nuclei2d"
     c.input.batch_size = 8
-    c.input.train_transforms = ConfigDict(
-        {
-            "random_crop": {"size": 128},
-            "affine": {"degrees": 45, "scale": 0.25, "shear": 0.1},
-            "elastic": {"std": 3},
-            "rotate90": {},
-            "flip": {},
-            "color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.0},
-        }
+    c.input.train_transforms = (
+        ("random_crop", {"size": 32 if arg == "smoke" else 128}),
+        ("affine", {"degrees": 45, "scale": 0.25, "shear": 0.1}),
+        ("elastic", {"std": 3}),
+        ("rotate90", {}),
+        ("flip", {}),
+        ("color_jitter", {"brightness": 0.3, "contrast": 0.3, "saturation": 0.0}),
     )
     c.input.mean, c.input.std = (0.126,), (0.097,)
 
@@ -48,5 +46,4 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = (4, 8, 8)
-        c.input.train_transforms.random_crop.size = 32
     return c

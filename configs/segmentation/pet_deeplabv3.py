@@ -24,10 +24,14 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "oxford_iiit_pet"
     c.input.train_split = "train[:90%]"
     c.input.batch_size = 32
-    c.input.train_transforms = ConfigDict(
-        {"random_scale": {"factor": (0.5, 2.0)}, "random_crop": {"size": 320}, "flip": {}, "color_jitter": {}}
+    size = 32 if arg == "smoke" else 320
+    c.input.train_transforms = (
+        ("random_scale", {"factor": (0.5, 2.0)}),
+        ("random_crop", {"size": size}),
+        ("flip", {}),
+        ("color_jitter", {}),
     )
-    c.input.eval_transforms = ConfigDict({"resize": {"size": 320}})
+    c.input.eval_transforms = (("resize", {"size": size}),)
     c.input.mean, c.input.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     c.optim.name = "sgd"
@@ -44,6 +48,4 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "smoke":
         c.model.width = 8
         c.model.backbone.update({"stage_sizes": (1, 1, 1, 1), "width": 8})
-        c.input.train_transforms.random_crop.size = 32
-        c.input.eval_transforms.resize.size = 32
     return c

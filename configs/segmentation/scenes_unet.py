@@ -13,7 +13,7 @@ and 1e-4 (0.831).
 One picture is learnt by heart (mIoU 1.000 after 300 steps), the first check of anything new:
 
     cnn train --config=configs/segmentation/scenes_unet.py --workdir=runs/one --config.input.train_split='train[:1]' \\
-      --config.eval.test_split='train[:1]' --config.eval.split= --config.input.train_transforms={} \\
+      --config.eval.test_split='train[:1]' --config.eval.split= --config.input.train_transforms='()' \\
       --config.input.batch_size=1 --config.total_epochs=300 --config.eval.baselines=False \\
       --config.checkpoint.every_steps=300
 """
@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.input.dataset = "scenes"
     c.input.batch_size = 8
-    c.input.train_transforms = ConfigDict({"flip": {}})
+    c.input.train_transforms = (("flip", {}),)
     c.input.mean, c.input.std = (0.36,), (0.2,)
 
     c.optim.name = "muon"

@@ -15,14 +15,14 @@ MLP = {
     "model.name": "mlp",
     "model.widths": "(256, 128, 100)",
     "total_epochs": "20",
-    "input.train_transforms": "{}",
+    "input.train_transforms": "()",
     "optim.lr": "0.05",
 }
 TWO_CONV = {"model.name": "experiments.fashion_mnist.two_conv:two_conv", "total_epochs": "12"}
 
 ROWS = [
     Row("mlp_256_128_100", CNN, MLP, 88.33, 1.0, README, 1, minutes=2),
-    Row("two_conv", CNN, TWO_CONV | {"input.train_transforms": "{}"}, 91.6, 1.0, TUTORIAL, 1, minutes=12),
+    Row("two_conv", CNN, TWO_CONV | {"input.train_transforms": "()"}, 91.6, 1.0, TUTORIAL, 1, minutes=12),
     Row("two_conv_flips", CNN, TWO_CONV, 92.5, 1.0, UNDER_100K, 1, minutes=12),
     Row("small_resnet", CNN, {}, 92.5, 1.0, UNDER_100K, 1, minutes=12),
     Row("logistic", of="small_resnet", baseline="logistic_regression", size="cpu"),

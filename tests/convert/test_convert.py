@@ -263,7 +263,7 @@ def test_a_converted_file_is_an_ordinary_checkpoint(here, capfd, compared, resne
     loaded, meta = checkpoint.load_variables(checkpoint.find("mine"))
     for name, array in tree.flatten(found).items():
         np.testing.assert_array_equal(tree.flatten(loaded)[name], array, err_msg=name)
-    assert meta["card"]["eval_transforms"]["resize_short"] == {"size": 73, "method": "bilinear"}
+    assert dict(meta["card"]["eval_transforms"])["resize_short"] == {"size": 73, "method": "bilinear"}
 
     picture = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
     Image.fromarray(picture).save("a.png")
@@ -289,14 +289,14 @@ def test_a_network_for_pixels_becomes_a_checkpoint_of_segmentation(tmp_path, mon
     assert report["layout"] == "torchvision" and len(report["classes"]) == 21 and report["parameters"] == 3_221_538
     _, meta = checkpoint.load_variables(checkpoint.find("mine"))
     assert meta["card"]["task"] == "segmentation" and meta["card"]["target"] == "mask"
-    assert meta["card"]["eval_transforms"]["resize_short"]["size"] == 64
+    assert dict(meta["card"]["eval_transforms"])["resize_short"]["size"] == 64
 
 
 def test_the_text_report_the_default_folder_and_the_head_s_size(here, capfd):
     assert cli.main(["convert", "resnet18.pth", "--model=resnet18"]) == 0, capfd.readouterr().err
     out = capfd.readouterr().out
     assert "layout torchvision" in out and "5 classes: 0, 1, 2, 3, ..." in out
-    assert "channels 3, resize_short bilinear 256, center_crop 224, mean 0.485" in out
+    assert "channels 3, resize_short 256 bilinear, center_crop 224, mean 0.485" in out
     assert "written: resnet18; try: cnn predict --workdir=resnet18 PHOTO" in out
     assert (here / "resnet18" / "checkpoints" / "0").is_dir()
     assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []

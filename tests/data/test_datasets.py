@@ -263,7 +263,7 @@ def test_labels_without_decoding(data_dir, image_folder, way):
 
 
 def test_shape_of_an_example(data_dir, image_folder):
-    transforms = build_transforms({"channels": {}, "resize": {"size": (7, 9)}})
+    transforms = build_transforms((("channels", {}), ("resize", {"size": (7, 9)})))
     for dataset in (opened("digits", data_dir), opened("folder", image_folder), opened("folder", fake=True)):
         found = example_spec(dataset.source("train"), transforms)
         assert found == {"image": ((7, 9, 3), np.uint8), "label": ((), np.int32)}
@@ -280,7 +280,7 @@ assert "numpy" not in sys.modules or True
 c = config.default().input
 c.dataset, c.data_dir, c.in_memory = "digits", {data_dir!r}, "no"
 dataset = open_dataset(c)
-transforms = build_transforms({{"shift": {{}}, "flip": {{}}, "randaugment": {{}}}})
+transforms = build_transforms((("shift", {{}}), ("flip", {{}}), ("randaugment", {{}})))
 next(iterate(TrainBatches(dataset.source("train"), transforms, 8, 0), 0, 2))
 next(iterate(EvalBatches(dataset.source("test"), transforms, 8)))
 print("tensorflow" in sys.modules)

@@ -40,7 +40,7 @@ def test_classes_and_splits(image_folder):
             name = source.describe(i).split(os.sep)[-2]
             assert dataset.info.class_names[int(source[i]["label"])] == name
             assert source[i]["image"].dtype == np.uint8 and source[i]["image"].shape[2] == 3
-    batches = TrainBatches(dataset.source("train"), build_transforms({"resize": {"size": 8}}), 4, 0)
+    batches = TrainBatches(dataset.source("train"), build_transforms((("resize", {"size": 8}),)), 4, 0)
     assert batches[0]["image"].shape == (4, 8, 8, 3)
 
 
@@ -214,7 +214,7 @@ def test_a_file_that_goes_bad_later_is_named(image_folder, damage):
         os.remove(path)
     else:
         os.truncate(path, 20)
-    batches = TrainBatches(source, build_transforms({"resize": {"size": 8}}), len(source), 0)
+    batches = TrainBatches(source, build_transforms((("resize", {"size": 8}),)), len(source), 0)
     with pytest.raises(UserError, match=os.path.basename(path)):
         batches[0]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnn.data.order import indices, order
+from cnn.data.order import Bucketed, indices, order
 from cnn.draws import Draws, key, mix
 
 FROZEN_ORDER = [4, 5, 6, 7, 2, 9, 0, 1, 8, 3]
@@ -127,3 +127,42 @@ def test_generator_is_for_one():
     assert d.one(1).generator().random() == d.one(1).generator().random()
     with pytest.raises(ValueError, match="draws of 3"):
         d.generator()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 50])
+def test_buckets_hold_every_example_once_per_epoch(batch_size):
+    lengths = np.random.default_rng(0).integers(1, 41, 50)
+    made = Bucketed(3, batch_size, lengths, (8, 16, 40), ("tokens", "labels"))
+    per_epoch = int(made.steps_per_epoch)
+    assert per_epoch == -(-50 // batch_size)
+    orders = []
+    for epoch in range(3):
+        rows = []
+        for step in range(epoch * per_epoch, (epoch + 1) * per_epoch):
+            block, size = made.block(step, 1, 0, batch_size), made.pads(step)["tokens"]
+            assert made.pads(step) == {"tokens": size, "labels": size}
+            assert len(block.rows) == batch_size and (lengths[block.rows] <= size).all()
+            rows += block.rows[block.valid].tolist()
+            # What a host reads is a part of it, and the positions of the valid rows are those of the epoch.
+            part = made.block(step, 1, batch_size // 2, batch_size - batch_size // 2)
+            np.testing.assert_array_equal(part.rows, block.rows[batch_size // 2 :])
+            assert (block.positions // 50 == epoch).all()
+        assert sorted(rows) == list(range(50))
+        orders.append(rows)
+    assert orders[0] != orders[1]
+    again = Bucketed(3, batch_size, lengths, (8, 16, 40), ("tokens",))  # asked for a late step first
+    late = again.block(2 * per_epoch, 1, 0, batch_size)
+    np.testing.assert_array_equal(late.rows, made.block(2 * per_epoch, 1, 0, batch_size).rows)
+
+
+def test_buckets_pad_less_than_one_size():
+    lengths = np.random.default_rng(1).integers(1, 200, 2000)
+    made = Bucketed(0, 32, lengths, (25, 50, 100, 200), ("tokens",))
+    padded = sum(32 * made.pads(step)["tokens"] for step in range(int(made.steps_per_epoch)))
+    assert lengths.sum() / padded > 0.65 > 0.55 > lengths.mean() / 200
+
+
+@pytest.mark.parametrize(("sizes", "said"), [((8, 4), "must ascend"), ((), "must ascend"), ((4, 8), "example 1 has 9")])
+def test_buckets_that_do_not_fit(sizes, said):
+    with pytest.raises(ValueError, match=said):
+        Bucketed(0, 2, np.array([1, 9, 3]), sizes, ("tokens",))

@@ -12,15 +12,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from cnn.data import prefetch
+from cnn.data import prefetch, sources
 from cnn.data.pipeline import EvalBatches, TrainBatches, iterate, load
 from cnn.data.sources import ArraySource, SplitSource
 from cnn.draws import Draws
 from cnn.errors import UserError
+from cnn.features import Feature
 from cnn.transforms import build_transforms
 
 N = 23
-AUGMENT = {"pad_crop": {"padding": 1}, "flip": {}, "erase": {"p": 0.5}}
+AUGMENT = (("pad_crop", {"padding": 1}), ("flip", {}), ("erase", {"p": 0.5}))
 
 
 def array_source(n=N):
@@ -89,7 +90,7 @@ def test_without_shuffling_every_epoch_is_the_source_in_its_order():
 
 
 def test_batch_is_what_it_says():
-    batch = TrainBatches(array_source(), build_transforms({}), 8, 0)[3]
+    batch = TrainBatches(array_source(), build_transforms(()), 8, 0)[3]
     assert batch["image"].shape == (8, 8, 8, 1) and batch["image"].dtype == np.uint8
     assert batch["label"].shape == (8,) and batch["label"].dtype == np.int32
     assert batch["valid"].dtype == bool and batch["valid"].all()
@@ -139,7 +140,7 @@ def test_different_shapes_are_explained():
     with pytest.raises(UserError, match="different shapes.*resize"):
         load(source, [], np.array([0, 1]), Draws(0, np.array([0, 1])))
     batch = load(
-        source, build_transforms({"resize": {"size": 4}, "flip": {}}), np.arange(2), Draws(0, np.arange(2))
+        source, build_transforms((("resize", {"size": 4}), ("flip", {}))), np.arange(2), Draws(0, np.arange(2))
     )
     assert batch["image"].shape == (2, 4, 4, 3)
 
@@ -308,7 +309,7 @@ class Source:
         return f"record {i} of the test"
 
 if __name__ == "__main__":
-    batches = EvalBatches(Source(), build_transforms({"shift": {}}), 8)
+    batches = EvalBatches(Source(), build_transforms((("shift", {}),)), 8)
     iterator = iterate(batches, 1, threads=1, workers=1)
     for step in (1, 2, 3):
         batch = next(iterator)
@@ -334,3 +335,46 @@ def test_worker_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     print(done.stdout)
     assert "record 33 of the test cannot be read: OSError: the disk is on fire" in done.stdout
+
+
+RAGGED = {
+    "tokens": Feature((None,), "int32", "n", pad=5, fill=-1),
+    "boxes": Feature((None, 4), "float32", "n c", pad=3),
+}
+
+
+def ragged_source():
+    rng = np.random.default_rng(0)
+    return sources.ListSource([
+        {"tokens": np.arange(1 + i % 5), "boxes": rng.random((i % 4, 4)), "label": np.int32(i)} for i in range(10)
+    ])
+
+
+def test_ragged_features_are_padded_and_counted():
+    batches = EvalBatches(ragged_source(), [], 4, ragged=RAGGED)
+    batch = batches[1]
+    assert batch["tokens"].shape == (4, 5) and batch["boxes"].shape == (4, 3, 4)
+    assert batch["tokens"].dtype == np.int32 and batch["tokens_length"].tolist() == [5, 1, 2, 3]
+    assert batch["boxes_length"].tolist() == [0, 1, 2, 3]
+    assert batch["tokens"][1].tolist() == [0, -1, -1, -1, -1] and not batch["boxes"][0].any()
+    assert batches[2]["valid"].tolist() == [True, True, False, False]
+
+
+def test_bucketed_batches_have_few_shapes_and_drop_nothing():
+    batches = TrainBatches(ragged_source(), [], 4, 0, ragged=RAGGED, buckets=(2, 4))
+    epoch = [batches[step] for step in range(int(batches.steps_per_epoch))]
+    assert {batch["tokens"].shape[1] for batch in epoch} <= {2, 4, 5}
+    assert all(batch["boxes"].shape == (4, 3, 4) for batch in epoch)  # another pad: another length
+    assert sorted(np.concatenate([batch["label"][batch["valid"]] for batch in epoch])) == list(range(10))
+    for batch in epoch:
+        assert (batch["tokens_length"] <= batch["tokens"].shape[1]).all()
+
+
+def test_examples_with_more_rows_than_the_padding_are_named():
+    short = {"tokens": Feature((None,), "int32", "n", pad=3)}
+    with pytest.raises(UserError, match="example 3 of examples has 4 tokens, a batch holds at most 3"):
+        EvalBatches(ragged_source(), [], 5, ragged={**RAGGED, **short})[0]
+    with pytest.raises(UserError, match="input.buckets .*example 4 has 5 rows, the largest bucket 3"):
+        TrainBatches(ragged_source(), [], 4, 0, ragged=short, buckets=(2,))
+    with pytest.raises(UserError, match="input.buckets is for data of different lengths"):
+        TrainBatches(array_source(), [], 4, 0, buckets=(2,))

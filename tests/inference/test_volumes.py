@@ -21,10 +21,10 @@ def run(tmp_path_factory):
     """A workdir: a 3-D U-Net that has learned to tell an organ and its core, in a few steps."""
     folder = tmp_path_factory.mktemp("volumes")
     volumes.folder(folder / "data", count=6, shape=(24, 22, 12), spacing=(1.0, 1.0, 2.0))
-    same = {
-        "volume_spacing": {"spacing": (2.0, 1.0, 1.0)},
-        "volume_intensity": {"modality": "ct", "clip": (-300, 400), "mean": 0, "std": 200},
-    }
+    same = (
+        ("volume_spacing", {"spacing": (2.0, 1.0, 1.0)}),
+        ("volume_intensity", {"modality": "ct", "clip": (-300, 400), "mean": 0, "std": 200}),
+    )
     config = tiny(
         total_steps=60,
         model={"name": "unet", "widths": (8, 8)},
@@ -32,8 +32,8 @@ def run(tmp_path_factory):
         input__dataset="volumes_folder",
         input__data_dir=str(folder / "data"),
         input__fake=False,
-        input__train_transforms={**same, "volume_patch": {"size": (8, 16, 16)}, "volume_mirror": {}},
-        input__eval_transforms={**same, "volume_fit": {"size": (12, 22, 24)}},
+        input__train_transforms=(*same, ("volume_patch", {"size": (8, 16, 16)}), ("volume_mirror", {})),
+        input__eval_transforms=(*same, ("volume_fit", {"size": (12, 22, 24)})),
         input__batch_size=8,
         optim__name="adamw",
         optim__lr=0.02,
@@ -87,16 +87,15 @@ def test_a_dicom_series_and_what_cannot_be_read(run, tmp_path, capfd):
     paths = [str(tmp_path / "ct"), str(tmp_path / "bad.nii")]
     assert cli.main(["predict", f"--workdir={run}", *paths, f"--masks={tmp_path / 'said'}"]) == 1
     out, err = capfd.readouterr()
-    assert "bad.nii: not a NIfTI file" in out and "1 of the volumes could not be read" in err
+    assert "bad.nii: not a NIfTI file" in out and "1 of 2 inputs could not be predicted" in err
     assert dice(truth.transpose(2, 1, 0) > 0, read_mask(tmp_path / "said" / "ct.nii.gz").voxels > 0) > 0.85
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["x.nii"], "give --masks=DIR"),
-        (["missing.nii", "--masks=m"], "missing.nii does not exist"),
-        (["pyproject.toml", "--masks=m"], "is no NIfTI file"),
+        (["missing.nii", "--masks=m"], "'missing.nii' does not exist"),
+        (["configs", "--masks=m"], "holds no .nii/.nii.gz/.npy files and no DICOM slices"),
     ],
 )
 def test_mistakes(run, capfd, arguments, said):

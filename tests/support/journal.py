@@ -41,7 +41,7 @@ def main() -> int:
     Plan.place, Plan.train_step = noted, train_step
     _number_rows()
     cnn.result._curves = lambda _: []
-    cnn.timing.bare_step_seconds = lambda *_, **__: 1.0  # its steps are none of the run's
+    cnn.timing.bare_step_seconds = lambda *_, **__: [1.0]  # its steps are none of the run's
     return cli.run("train", sys.argv[2:])
 
 

@@ -33,7 +33,7 @@ import cnn.timing
 import cnn.train
 from cnn import config, tree
 from cnn.data import Dataset
-from cnn.data.sources import ArraySource
+from cnn.data.sources import ArraySource, ListSource
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
 from cnn.paths import compile_cache_dir
@@ -57,14 +57,15 @@ def digests(arrays: Any) -> dict[str, str]:
 
 
 def _number_rows() -> None:
-    """Every example of a split in memory carries its row, so that a batch tells what it is made of."""
+    """Every example of a split carries its row, so that a batch tells what it is made of."""
     source = Dataset.source
 
     def numbered(self: Dataset, split: str) -> Any:
         made = source(self, split)
         if isinstance(made, ArraySource):
             made.arrays["row"] = np.arange(len(made), dtype=np.int32)
-        return made
+            return made
+        return ListSource([{**made[i], "row": np.int32(i)} for i in range(len(made))], split)
 
     Dataset.source = numbered
 
@@ -163,7 +164,7 @@ def _run(job: dict[str, Any]) -> int:
     flag = f"--xla_force_host_platform_device_count={job['devices']}"
     os.environ["XLA_FLAGS"] = flag  # read when the backend is made, which is after the fork
     cnn.result._curves = lambda _: []  # a picture takes longer than the run, and so does this timing:
-    cnn.timing.bare_step_seconds = lambda *_, **__: 1.0
+    cnn.timing.bare_step_seconds = lambda *_, **__: [1.0]
     settings = config.from_json(job["config"])
     _number_rows()
     if job["stale"]:

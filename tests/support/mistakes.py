@@ -25,7 +25,7 @@ def get_config(arg=""):
     return config.finish(c, arg)
 """
 FOLDER = ["input.dataset=folder", "input.fake=False", "input.data_dir={here}/images", "model.width=4"]
-RESIZED = ["input.train_transforms.resize.size=8", "input.eval_transforms.resize.size=8"]
+RESIZED = [f"input.{kind}_transforms=(('resize',{{{{'size':8}}}}),)" for kind in ("train", "eval")]
 
 
 class Place:
@@ -67,6 +67,10 @@ class Case(NamedTuple):
 def train(name: str, *overrides: str, said: str, setup: Callable[[Place], None] | None = None) -> Case:
     fields = " ".join(f"--config.{item}" for item in overrides)
     return Case(name, f"train --config={{config}} --workdir={{here}}/w {fields}", said, setup)
+
+
+def transforms(name: str, steps: str, said: str) -> Case:
+    return train(name, f"input.train_transforms=({steps})", said=said)
 
 
 def own(name: str, old: str, new: str, said: str) -> Case:
@@ -178,10 +182,13 @@ CASES = [
     train("unknown loss", "task.loss=sotfmax", said="unknown loss 'sotfmax'. Did you mean 'softmax'"),
     train("smoothing out of range", "task.label_smoothing=1.5", said=r"label_smoothing is 1.5; it must be in \[0, 1"),
     train("unknown data set", "input.dataset=digts", said="unknown dataset 'digts'. Did you mean 'digits'"),
-    train("unknown transform", "input.train_transforms.flp={}", said="unknown transform 'flp'. Did you mean 'flip'"),
-    train("unknown transform option", "input.train_transforms.flip.q=1", said="option of transform 'flip' 'q'"),
-    train("transform out of range", "input.train_transforms.flip.p=7", said="transform 'flip' with"),
-    train("transform without options", "input.train_transforms.flip=1", said="'flip' needs its options as a dict"),
+    transforms("unknown transform", "('flp',{}),", "unknown transform 'flp'. Did you mean 'flip'"),
+    transforms("unknown transform option", "('flip',{{'q':1}}),", "option of transform 'flip' 'q'"),
+    transforms("transform out of range", "('flip',{{'p':7}}),", "transform 'flip' with"),
+    transforms("transform without options", "'flip',", r"\(\('pad_crop', .* or \(\); 'flip' is no \(name, options\)"),
+    transforms("one transform, not a list of them", "'flip',{}", "'flip' is no .name, options."),
+    train("transforms as a dict", "input.train_transforms={'flip':{}}", said="{'flip': {}} is no .name, options."),
+    train("option of a missing transform", "input.train_transforms.flip.p=1", said="to add it give the whole list"),
     train("unknown optimizer", "optim.name=adam", said="unknown optimizer 'adam'. Did you mean 'adamw'"),
     train("unknown schedule", "schedule.name=cosin", said="unknown schedule 'cosin'. Did you mean 'cosine'"),
     train("unknown dtype", "dtype=float16", said="dtype 'float16' is unknown. Valid: auto, float32, bfloat16"),
@@ -240,7 +247,7 @@ CASES = [
         "input.dataset=imagenet2012",
         "input.fake=False",
         "input.data_dir={here}",
-        *(f"input.{kind}_transforms.resize.size=8" for kind in ("train", "eval")),
+        *RESIZED,
         said="cannot prepare imagenet2012",
     ),
     # Checkpoints

@@ -30,7 +30,7 @@ def tiny(**changes: Any) -> ConfigDict:
     c.input.dataset = "digits"
     c.input.fake = True
     c.input.batch_size = 16
-    c.input.train_transforms = ConfigDict({"pad_crop": {"padding": 1}})
+    c.input.train_transforms = (("pad_crop", {"padding": 1}),)
     c.input.mean, c.input.std = (0.5,), (0.25,)
     c.optim.lr = 0.05
     c.optim.weight_decay = 5e-4

@@ -18,7 +18,7 @@ def total(task, out, batch):
     """The loss of a batch; `valid` everywhere where it does not say."""
     batch = {"valid": jnp.ones(len(out["logits"]), bool), **batch}
     terms = task.losses(out, batch)
-    return weighted(task, mean_losses(terms, {name: count for name, (_, count) in terms.items()}))
+    return weighted(task.loss_weights, mean_losses(terms, {name: count for name, (_, count) in terms.items()}))
 
 
 def each(task, out, batch):

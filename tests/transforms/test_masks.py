@@ -51,7 +51,8 @@ def painted(seed=0, size=(24, 24)):
 
 
 def run(example, name, options, seed=0):
-    return transform_examples(example, build_transforms({name: options}), Draws(seed, np.arange(len(example["mask"]))))
+    transforms = build_transforms(((name, options),))
+    return transform_examples(example, transforms, Draws(seed, np.arange(len(example["mask"]))))
 
 
 def test_every_transform_of_images_is_tried():
@@ -94,7 +95,8 @@ def test_image_and_mask_move_as_one(name, options, stays, seed):
 def test_the_image_does_not_depend_on_the_mask(name, options, stays):
     example = painted()
     with_mask = run(example, name, options)
-    alone = transform_examples({"image": example["image"]}, build_transforms({name: options}), Draws(0, np.arange(B)))
+    transforms = build_transforms(((name, options),))
+    alone = transform_examples({"image": example["image"]}, transforms, Draws(0, np.arange(B)))
     np.testing.assert_array_equal(with_mask["image"], alone["image"])
 
 
@@ -180,7 +182,7 @@ def test_random_crops_reach_every_place():
 
 
 def test_random_scale_draws_from_its_range():
-    (scale,) = build_transforms({"random_scale": {"factor": (0.5, 2.0)}})
+    (scale,) = build_transforms((("random_scale", {"factor": (0.5, 2.0)}),))
     example = {key: value[0] for key, value in painted().items()}
     sizes = [scale(example, Draws(0, np.array([i])))["mask"].shape[0] for i in range(60)]
     assert 12 <= min(sizes) < 15 and 40 < max(sizes) <= 48
@@ -192,7 +194,24 @@ def test_splines_of_a_grid():
     np.testing.assert_allclose(matrix[[0, 10, 20, 30]], np.eye(4), atol=1e-6)  # and the grid's points are kept
 
 
-def test_what_would_leave_a_mask_behind_is_refused():
-    with pytest.raises(UserError, match="'randaugment' moves pixels but not the mask of 'painted'; use affine"):
-        check_transforms(build_transforms({"randaugment": {}}), INFO)
-    check_transforms(build_transforms({"affine": {}, "color_jitter": {}}), INFO)
+@pytest.mark.parametrize("target", ["mask", "boxes", "points"])
+def test_what_would_leave_targets_behind_is_refused(target):
+    shapes = {"mask": Feature.mask(24, 24), "boxes": Feature((None, 4), "float32", "n c", 9)}
+    info = DatasetInfo("painted", INFO.inputs, {target: shapes.get(target, shapes["boxes"])}, ("a", "b", "c"))
+    with pytest.raises(UserError, match=f"'randaugment' moves pixels but not the {target} of 'painted'; use affine"):
+        check_transforms(build_transforms((("randaugment", {}),)), info)
+    check_transforms(build_transforms((("affine", {}), ("color_jitter", {}))), info)
+
+
+@pytest.mark.parametrize(("name", "options"), [("flip", {"axis": "t"}), ("shift", {"size": 3, "mode": "edge"})])
+def test_labels_of_steps_go_with_their_steps(name, options):
+    labels = np.random.default_rng(0).integers(0, 9, (B, 20)).astype(np.int32)
+    example = {"series": labels[..., None].astype(np.float32), "labels": labels}
+    transforms = build_transforms(((name, options),))
+    out = transform_examples(example, transforms, Draws(0, np.arange(B)))
+    assert (out["labels"] != labels).any() and out["labels"].dtype == np.int32
+    np.testing.assert_array_equal(out["series"][..., 0], out["labels"])
+    info = DatasetInfo("steps", {"series": Feature.series(20)}, {"labels": Feature.labels(20)}, ("a", "b"))
+    check_transforms(transforms, info)
+    with pytest.raises(UserError, match="'shift' brings in steps without a class; set mode to edge"):
+        check_transforms(build_transforms((("shift", {}),)), info)

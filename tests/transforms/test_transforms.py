@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import KINDS, LABEL, DatasetInfo, Feature
+from cnn.pixels import as_channels, resized
+from cnn.transforms import FORMAT_1_ORDER, build_transforms, check_transforms
 from cnn.transforms import TRANSFORMS as EVERY
-from cnn.transforms import build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
 from cnn.transforms.geometry import RandomResizedCrop
-from cnn.transforms.image import Channels, as_channels, resized
+from cnn.transforms.image import Channels
 from cnn.transforms.randaugment import OPERATIONS, RandAugment
 
 B = 6
@@ -37,6 +39,8 @@ CASES = {
     "flip": [({}, (12, 10)), ({"p": 1.0, "axis": "h"}, (12, 10))],
     "color_jitter": [({}, (12, 10))],
     "randaugment": [({}, (12, 10)), ({"layers": 3, "magnitude": 28}, (12, 10))],
+    "fill_gaps": [({}, None)],
+    "resample": [({"steps": 16}, None)],
     "scale": [({}, None)],
     "noise": [({}, None)],
     "erase": [({"p": 1}, (12, 10)), ({"p": 1, "fill": "noise"}, (12, 10)), ({"p": 1, "fill": "mean"}, (12, 10))],
@@ -65,7 +69,7 @@ def cases():
 
 @pytest.mark.parametrize("name, options, shape, key, channels", list(cases()))
 def test_transform(name, options, shape, key, channels):
-    (transform,) = build_transforms({name: options})
+    (transform,) = build_transforms(((name, options),))
     stacked = examples(key, channels)
     stacked[key].flags.writeable = False  # writing into the input would raise
     draws = Draws(3, np.arange(100, 100 + B))
@@ -87,13 +91,14 @@ def test_transform(name, options, shape, key, channels):
     assert np.array_equal(transform_examples(listed, [transform], draws)[key], out[key])
 
 
-FIXED = ("channels", "resize_short", "resize", "center_crop", "random_scale")  # the last one to other sizes
+FIXED = ("channels", "resize_short", "resize", "center_crop", "fill_gaps", "resample")
+FIXED = (*FIXED, "random_scale")  # to other sizes
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in FIXED])
 def test_random_ones_differ_between_positions_and_seeds(name):
     key = "series" if name in ("scale", "noise") else "image"
-    (transform,) = build_transforms({name: CASES[name][0][0]})
+    (transform,) = build_transforms(((name, CASES[name][0][0]),))
     value = examples(key)[key][:1]
     if key == "image":
         value = np.arange(360, dtype=np.uint16).reshape(1, 12, 10, 3).astype(np.uint8)
@@ -106,25 +111,43 @@ def test_random_ones_differ_between_positions_and_seeds(name):
 
 def test_names_and_options_are_checked():
     with pytest.raises(UserError, match="Did you mean 'pad_crop'"):
-        build_transforms({"padcrop": {}})
+        build_transforms((("padcrop", {}),))
     with pytest.raises(UserError, match="Did you mean 'padding'"):
-        build_transforms({"pad_crop": {"paddin": 2}})
-    for config in (
-        {"flip": {"p": 1.5}},
-        {"resize": {"size": 0}},
-        {"erase": {"fill": "red"}},
-        {"randaugment": {"magnitude": 31}},
-        {"random_resized_crop": {"size": 4, "area": (0.5, 0.1)}},
-        {"resize": {}},
-        {"flip": 3},
+        build_transforms((("pad_crop", {"paddin": 2}),))
+    for name, options in (
+        ("flip", {"p": 1.5}),
+        ("resize", {"size": 0}),
+        ("erase", {"fill": "red"}),
+        ("randaugment", {"magnitude": 31}),
+        ("random_resized_crop", {"size": 4, "area": (0.5, 0.1)}),
+        ("resize", {}),
     ):
-        with pytest.raises(UserError):
-            build_transforms(config)
+        with pytest.raises(UserError, match=f"transform '{name}' with"):
+            build_transforms(((name, options),))
+
+
+@pytest.mark.parametrize(
+    ("steps", "got"),
+    [
+        ({"flip": {}}, "got {'flip': {}}"),
+        (ConfigDict({"flip": {}}), "got flip: {}"),
+        ("flip", "got 'flip'"),
+        (("flip",), "'flip' is no"),
+        (("flip", {}), "'flip' is no"),
+        ((("flip",),), r"\('flip',\) is no"),
+        ((("flip", 3),), r"\('flip', 3\) is no"),
+        ((("flip", {}), None), "None is no"),
+        ([["flip", {"p": [1] * 99}, 1]], r"\['flip', {'p': \[1, .{,60} ... is no"),
+    ],
+)
+def test_another_form_is_one_line_with_the_right_one(steps, got):
+    with pytest.raises(UserError, match=rf"transforms are \(\(name, options\), .* or \(\); {got}"):
+        build_transforms(steps)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_the_wrong_kind_of_data_is_refused(name):
-    (transform,) = build_transforms({name: CASES[name][0][0]})
+    (transform,) = build_transforms(((name, CASES[name][0][0]),))
     takes = (transform.key,) if isinstance(transform.key, str) else transform.key
     kinds = ("image", "series") if takes is None else takes
     for key, shape in (("image", (12, 10, 3)), ("series", (16, 1))):
@@ -141,26 +164,43 @@ def test_the_wrong_kind_of_data_is_refused(name):
 
 def test_a_flip_of_time_is_for_series():
     info = DatasetInfo("mine", {"series": Feature.series(16, 1)}, {"label": LABEL}, ("a", "b"))
-    check_transforms(build_transforms({"flip": {"axis": "t"}}), info)
+    check_transforms(build_transforms((("flip", {"axis": "t"}),)), info)
     with pytest.raises(UserError, match="'flip' needs 'image'"):
-        check_transforms(build_transforms({"flip": {}}), info)
+        check_transforms(build_transforms((("flip", {}),)), info)
 
 
-def test_order_is_that_of_the_table():
-    found = build_transforms({"erase": {}, "flip": {}, "resize": {"size": 8}})
-    assert [type(transform).__name__ for transform in found] == ["Resize", "Flip", "Erase"]
+def test_axes_and_type_of_an_entry_are_checked():
+    raw = Feature((12, 10), "uint16", "h w")
+    info = DatasetInfo("mine", {"series": Feature.series(9), "image": raw}, {"label": LABEL}, ("a", "b"))
+    check_transforms(build_transforms((("noise", {}),)), info)
+    with pytest.raises(UserError, match=r"'flip' takes 'image' as uint8 \[h w c\], data set 'mine' has uint16 \[h w\]"):
+        check_transforms(build_transforms((("flip", {}),)), info)
+    both = DatasetInfo("mine", {"series": Feature.series(9), "image": Feature.image()}, {"label": LABEL}, ("a", "b"))
+    check_transforms(build_transforms((("noise", {}), ("flip", {}))), both)  # not only of the main input
+
+
+def test_the_order_of_format_1_names_every_transform_of_then():
+    assert len(set(FORMAT_1_ORDER)) == len(FORMAT_1_ORDER) == 24 and set(FORMAT_1_ORDER) <= set(EVERY)
+
+
+def test_the_order_is_the_config_s():
+    found = build_transforms((("erase", {}), ("flip", {}), ("resize", {"size": 8})))
+    assert [type(transform).__name__ for transform in found] == ["Erase", "Flip", "Resize"]
+    batch, twice = examples("image"), (("flip", {"p": 1}), ("flip", {"p": 1}))
+    out = transform_examples(batch, build_transforms(twice), Draws(0, np.arange(B)))
+    assert np.array_equal(out["image"], batch["image"])
 
 
 def test_a_new_transform_leaves_the_others_alone():
     batch, draws = examples("image"), Draws(0, np.arange(B))
-    alone = transform_examples(batch, build_transforms({"shift": {"size": 2}}), draws)
-    both = transform_examples(batch, build_transforms({"shift": {"size": 2}, "flip": {"p": 0}}), draws)
+    alone = transform_examples(batch, build_transforms((("shift", {"size": 2}),)), draws)
+    both = transform_examples(batch, build_transforms((("shift", {"size": 2}), ("flip", {"p": 0}))), draws)
     assert np.array_equal(alone["image"], both["image"])
 
 
 def test_pad_crop_is_a_crop_of_the_padded_image():
     batch = examples("image")
-    out = transform_examples(batch, build_transforms({"pad_crop": {"padding": 2}}), Draws(0, np.arange(B)))
+    out = transform_examples(batch, build_transforms((("pad_crop", {"padding": 2}),)), Draws(0, np.arange(B)))
     padded = np.pad(batch["image"], ((0, 0), (2, 2), (2, 2), (0, 0)))
     offsets = Draws(0, np.arange(B)).stream("PadCrop").integers(0, 5, (2,))
     for i, (top, left) in enumerate(offsets):
@@ -170,17 +210,17 @@ def test_pad_crop_is_a_crop_of_the_padded_image():
 def test_every_shift_is_equally_likely():
     image = np.zeros((900, 3, 3, 1), np.uint8)
     image[:, 1, 1] = 1
-    (transform,) = build_transforms({"shift": {"size": 1}})
+    (transform,) = build_transforms((("shift", {"size": 1}),))
     counts = transform_examples({"image": image}, [transform], Draws(0, np.arange(900)))["image"].sum(0)
     assert counts.sum() == 900 and counts.min() > 65 and counts.max() < 140
 
 
 def test_flip_mirrors():
     batch = examples("image")
-    out = transform_examples(batch, build_transforms({"flip": {"p": 1}}), Draws(0, np.arange(B)))
+    out = transform_examples(batch, build_transforms((("flip", {"p": 1}),)), Draws(0, np.arange(B)))
     assert np.array_equal(out["image"], batch["image"][:, :, ::-1])
     series = examples("series")
-    out = transform_examples(series, build_transforms({"flip": {"p": 1, "axis": "t"}}), Draws(0, np.arange(B)))
+    out = transform_examples(series, build_transforms((("flip", {"p": 1, "axis": "t"}),)), Draws(0, np.arange(B)))
     assert np.array_equal(out["series"], series["series"][:, ::-1])
 
 
@@ -195,7 +235,8 @@ def test_random_resized_crop_boxes():
 
 def test_center_crop_of_a_small_image_is_explained():
     with pytest.raises(UserError, match="resize_short"):
-        transform_examples(examples("image"), build_transforms({"center_crop": {"size": 30}}), Draws(0, np.arange(B)))
+        transforms = build_transforms((("center_crop", {"size": 30}),))
+        transform_examples(examples("image"), transforms, Draws(0, np.arange(B)))
 
 
 def test_channels():
@@ -242,4 +283,4 @@ def test_published_ways_of_resizing_are_pillow_s(method):
 
 def test_an_unknown_way_of_resizing():
     with pytest.raises(UserError, match="method must be one of area, bilinear, bicubic, got 'nearest'"):
-        build_transforms({"resize_short": {"size": 8, "method": "nearest"}})
+        build_transforms((("resize_short", {"size": 8, "method": "nearest"}),))

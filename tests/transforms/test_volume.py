@@ -9,9 +9,9 @@ from cnn.errors import UserError
 from cnn.features import IGNORE, LABEL, SPACING, DatasetInfo, Feature
 from cnn.transforms import TRANSFORMS, build_transforms, check_transforms
 from cnn.transforms.apply import transform_examples
+from cnn.transforms.intensity import Intensity
 from cnn.transforms.volume import (
     Fit,
-    Intensity,
     Mirror,
     Patch,
     Spacing,
@@ -70,7 +70,7 @@ def test_every_transform_of_volumes_is_swept():
 @pytest.mark.parametrize(("name", "options", "shape"), SWEEP)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_types_purity_and_batches(name, options, shape, channels):
-    (transform,) = build_transforms({name: options})
+    (transform,) = build_transforms(((name, options),))
     check_transforms([transform], DatasetInfo(
         "mine",
         {"volume": Feature.volume(*SHAPE, 1), "spacing": SPACING},
@@ -101,7 +101,7 @@ def test_shapes_types_purity_and_batches(name, options, shape, channels):
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in FIXED])
 def test_random_ones_differ_between_positions(name):
-    (transform,) = build_transforms({name: CASES[name][-1][0]})
+    (transform,) = build_transforms(((name, CASES[name][-1][0]),))
     found = {apply(transform, example(), 0, i)["volume"].tobytes() for i in range(8)}
     assert len(found) > 2
 
@@ -251,14 +251,14 @@ def test_intensities():
 )
 def test_options_are_checked(name, options):
     with pytest.raises(UserError, match=f"transform '{name}'"):
-        build_transforms({name: options})
+        build_transforms(((name, options),))
 
 
 def test_data_without_a_spacing():
     with pytest.raises(UserError, match="does not say the spacing"):
         apply(Spacing(1.0), {"volume": np.zeros((4, 4, 4, 1), np.float32)})
     for name in ("volume_patch", "volume_mirror"):
-        (transform,) = build_transforms({name: CASES[name][0][0]})
+        (transform,) = build_transforms(((name, CASES[name][0][0]),))
         with pytest.raises(UserError, match=f"'{name}' needs 'volume', data set 'mine' has 'image'"):
             check_transforms([transform], DatasetInfo(
                 "mine", {"image": Feature.image(8, 8, 1)}, {"label": LABEL}, ("a", "b")
@@ -288,8 +288,8 @@ class Counting:
 def test_transforms_that_draw_nothing_are_applied_once(monkeypatch):
     from cnn.data import pipeline
 
-    options = {"volume_spacing": {"spacing": 2.0}, "volume_intensity": {}, "volume_patch": {"size": 4}, "noise": {}}
-    transforms = build_transforms(options)
+    steps = ("volume_spacing", {"spacing": 2.0}), ("volume_intensity", {}), ("volume_patch", {"size": 4}), ("noise", {})
+    transforms = build_transforms(steps)
     source = Counting()
     batches = pipeline.TrainBatches(source, transforms, 2, seed=5)
     found = [batches[step] for step in range(6)]
@@ -300,5 +300,5 @@ def test_transforms_that_draw_nothing_are_applied_once(monkeypatch):
         again = slow[step]
         assert all(np.array_equal(value, again[key]) for key, value in batch.items())
     assert len(slow.source.source.source.read) == 12
-    evaluated = pipeline.EvalBatches(Counting(), build_transforms({"volume_fit": {"size": 8}}), 2)
+    evaluated = pipeline.EvalBatches(Counting(), build_transforms((("volume_fit", {"size": 8}),)), 2)
     assert evaluated[1]["volume"].shape == (2, 8, 8, 8, 1) and evaluated[1]["valid"].tolist() == [True, False]

@@ -295,20 +295,19 @@ def get_config(arg: str = "") -> ConfigDict:
     c.input.dataset = "volumes_folder"
     c.input.data_dir = {plan.root!r}
     c.input.batch_size = {plan.batch}
-    same = {{
-        "volume_spacing": {{"spacing": {plan.spacing}}},
-        "volume_intensity": {plan.intensity},
-    }}
-    c.input.train_transforms = ConfigDict(
-        {{
-            **same,
-            "volume_patch": {{"size": {plan.patch}, "degrees": 15.0, "scale": 0.2, "elastic": 1.0}},
-            "volume_mirror": {{}},
-            "volume_gamma": {{}},
-            "noise": {{"std": 0.05}},
-        }}
+    patch, window = ({small},) * 2 if arg == "smoke" else ({plan.patch}, {plan.window})
+    same = (
+        ("volume_spacing", {{"spacing": {plan.spacing}}}),
+        ("volume_intensity", {plan.intensity}),
     )
-    c.input.eval_transforms = ConfigDict({{**same, "volume_fit": {{"size": {plan.window}}}}})
+    c.input.train_transforms = (
+        *same,
+        ("volume_patch", {{"size": patch, "degrees": 15.0, "scale": 0.2, "elastic": 1.0}}),
+        ("volume_mirror", {{}}),
+        ("volume_gamma", {{}}),
+        ("noise", {{"std": 0.05}}),
+    )
+    c.input.eval_transforms = (*same, ("volume_fit", {{"size": window}}))
 
     c.optim.name = "adamw"
     c.optim.lr = 1e-3
@@ -323,8 +322,6 @@ def get_config(arg: str = "") -> ConfigDict:
     config.finish(c, arg)
     if arg == "smoke":
         c.model.widths = {narrow}
-        c.input.train_transforms.volume_patch.size = {small}
-        c.input.eval_transforms.volume_fit.size = {small}
         c.input.batch_size = c.eval.batch_size = 2
     return c
 '''
