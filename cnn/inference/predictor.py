@@ -66,7 +66,8 @@ class Predictor:
         """One description per input, in order; of a file that holds several, one for each.
 
         Args:
-          inputs: a file's path or a raw array (image uint8 [h, w, c], series float32 [t, c]), or a list.
+          inputs: a file's path, a raw array (image uint8 [h, w, c], series float32 [t, c]), a dict of arrays for a
+            network with several inputs, or a list of these.
 
         Raises:
           UserError: a file that cannot be read, or an input of the wrong shape.
@@ -133,6 +134,7 @@ class Predictor:
         size += -size % data_parallel_size(self.built.mesh)
         given = examples + examples[:1] * (size - len(examples))
         batch = {name: np.stack([example[name] for example in given]) for name in given[0]}
+        batch["valid"] = np.ones(size, bool)
         rows = jax.device_get(self._step(self.variables, self.built.place(batch)))
         return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 

@@ -26,8 +26,8 @@ FREE = (None, None, None)
 # kind: (inputs, targets, classes, model, task, transforms of evaluation)
 KINDS = {
     "image": ({"image": Feature.image(8, 8, 1)}, {"label": LABEL}, {"name": "mlp"}, "classification", ()),
-    "series": ({"series": Feature.series(None, 1)}, {"label": LABEL}, {"name": "series_fcn", "widths": (8, 8, 8)}, "classification",
-               (("resample", {"steps": 16}),)),
+    "series": ({"series": Feature.series(None, 1)}, {"label": LABEL}, {"name": "series_fcn", "widths": (8, 8, 8)},
+               "classification", (("resample", {"steps": 16}),)),
     "volume": ({"volume": Feature.volume(*FREE, 1), "spacing": SPACING}, {"mask": Feature.mask(*FREE)},
                {"name": "unet", "widths": (2, 2)}, "segmentation", (("volume_spacing", {"spacing": 2.0}),)),
 }  # fmt: skip
