@@ -111,6 +111,8 @@ class DatasetInfo:
       targets: what they learn to predict, by name; the first is the main one.
       class_names: by label, of masks the background first; empty for tasks without classes.
       vocabulary: what token ids stand for; empty without tokens.
+      preparation: transforms, (name, options) each, that the data set applied to its files before it gave examples;
+        prediction does the same.
     """
 
     name: str
@@ -118,6 +120,7 @@ class DatasetInfo:
     targets: Mapping[str, Feature]
     class_names: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    preparation: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.inputs or not self.targets or self.inputs.keys() & self.targets.keys():
@@ -129,7 +132,8 @@ class DatasetInfo:
         return hash((self.name, tuple(self.features.items()), self.class_names))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DatasetInfo, (self.name, dict(self.inputs), dict(self.targets), self.class_names, self.vocabulary)
+        parts = (self.name, dict(self.inputs), dict(self.targets), self.class_names, self.vocabulary, self.preparation)
+        return DatasetInfo, parts
 
     @property
     def features(self) -> dict[str, Feature]:

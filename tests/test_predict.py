@@ -9,8 +9,8 @@ from cnn import cli
 from cnn.build import eval_batches
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
+from cnn.inference.predictor import load
 from cnn.plan import make_plan
-from cnn.predict import files, load
 from cnn.run import checkpoint
 from cnn.train import train
 from tests.support.runs import tiny
@@ -103,7 +103,7 @@ def test_unreadable_files_are_named_in_their_place(run, pictures, tmp_path, capf
     bad, good = (json.loads(line) for line in out.splitlines())
     assert bad["path"].endswith("bad.png") and "not an image" in bad["error"]
     agree([good], wanted[:1])
-    assert err == "1 of 2 files could not be read\n"
+    assert err == "1 of 2 inputs could not be predicted\n"
 
 
 @pytest.mark.parametrize(
@@ -152,18 +152,6 @@ def test_series(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             predictor.predict(value)
-
-
-def test_files_are_found_below_folders_and_sorted(tmp_path):
-    for name in ("b.png", "a.JPG", "sub/c.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.removeprefix(f"{tmp_path}/") for path in files([str(tmp_path)], (".png", ".jpg"))]
-    assert found == ["a.JPG", "b.png", "sub/c.png"]
-    globbed = list(files([f"{tmp_path}/**/*.png"], (".png",)))
-    assert [path.removeprefix(f"{tmp_path}/") for path in globbed] == ["b.png", "sub/c.png"]
-    with pytest.raises(UserError, match="no match"):
-        list(files([f"{tmp_path}/*.gif"], (".gif",)))
 
 
 def test_relative_paths(run, monkeypatch, tmp_path, capfd):

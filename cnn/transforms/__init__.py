@@ -49,6 +49,8 @@ TRANSFORMS: dict[str, Entry] = {
     ),
     "volume_mirror": Entry("cnn.transforms.volume:Mirror", "mirror along `axes` with probability one half each"),
     "volume_gamma": Entry("cnn.transforms.intensity:Gamma", "bend the intensities by a random power"),
+    "fill_gaps": Entry("cnn.transforms.series:FillGaps", "fill gaps of a series by linear interpolation"),
+    "resample": Entry("cnn.transforms.series:Resample", "series to `steps` time steps by a cubic spline"),
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),

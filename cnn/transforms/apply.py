@@ -37,7 +37,7 @@ def transform_examples(
     found = transformed(examples, transforms, draws, bool(ragged))
     if isinstance(found, dict):
         return found
-    return stack([padded(example, ragged, i, describe) for i, example in enumerate(found)] if ragged else found)
+    return stack([padded(example, ragged, describe(i)) for i, example in enumerate(found)] if ragged else found)
 
 
 def transformed(
@@ -87,8 +87,8 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     return example, maps.compose(steps)
 
 
-def padded(example: Example, ragged: Mapping[str, Feature], i: int, describe: Callable[[int], str]) -> Example:
-    """Example i with its ragged features at their `pad` rows, and how many of them are there.
+def padded(example: Example, ragged: Mapping[str, Feature], title: str = "the example") -> Example:
+    """The example with its ragged features at their `pad` rows, and how many of them are there.
 
     Raises:
       UserError: one has more rows than that.
@@ -101,7 +101,7 @@ def padded(example: Example, ragged: Mapping[str, Feature], i: int, describe: Ca
         rows, size = len(value), feature.pad or 0
         if rows > size:
             raise UserError(
-                f"{describe(i)} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
+                f"{title} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
             )
         result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
         result[name][:rows] = value

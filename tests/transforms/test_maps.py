@@ -25,6 +25,7 @@ OPTIONS = {
     "shift": [{"size": 4}],
     "affine": [{"degrees": 40, "scale": 0.3, "shear": 0.2, "shift": 0.1}],
     "elastic": [{"std": 1.5}],
+    "resample": [{"steps": 25}, {"steps": 63}],
     "flip": [{}, {"axis": "h"}, {"axis": "t"}],
     "volume_spacing": [{"spacing": 1.0}, {"spacing": 2.0, "mask": "nearest"}],
     "volume_fit": [{"size": (12, 20, 16)}, {"multiple": 10}],

@@ -39,6 +39,8 @@ CASES = {
     "flip": [({}, (12, 10)), ({"p": 1.0, "axis": "h"}, (12, 10))],
     "color_jitter": [({}, (12, 10))],
     "randaugment": [({}, (12, 10)), ({"layers": 3, "magnitude": 28}, (12, 10))],
+    "fill_gaps": [({}, None)],
+    "resample": [({"steps": 16}, None)],
     "scale": [({}, None)],
     "noise": [({}, None)],
     "erase": [({"p": 1}, (12, 10)), ({"p": 1, "fill": "noise"}, (12, 10)), ({"p": 1, "fill": "mean"}, (12, 10))],
@@ -89,7 +91,8 @@ def test_transform(name, options, shape, key, channels):
     assert np.array_equal(transform_examples(listed, [transform], draws)[key], out[key])
 
 
-FIXED = ("channels", "resize_short", "resize", "center_crop", "random_scale")  # the last one to other sizes
+FIXED = ("channels", "resize_short", "resize", "center_crop", "fill_gaps", "resample")
+FIXED = (*FIXED, "random_scale")  # to other sizes
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name not in FIXED])
