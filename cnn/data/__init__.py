@@ -118,6 +118,10 @@ class Provider:
         """What tells these data from others of the same name and sizes, once prepared."""
         return ()
 
+    def contents_by_size(self) -> Iterable[str]:
+        """`contents` as checkpoints of format 1 have them: files of a folder by their sizes, not by hashes."""
+        return self.contents()
+
     def notes(self) -> tuple[str, ...]:
         """Lines that the user should see."""
         return ()
@@ -155,10 +159,19 @@ class Dataset:
     def fingerprint(self) -> str:
         """32 hex digits: equal for equal data, wherever they are kept. Files of a folder count by path, label and a
         hash of their content, prepared data by their version."""
+        return self._digest(["fake"] if self._fake else self._provider.contents())
+
+    def matches(self, fingerprint: str) -> bool:
+        """Whether a checkpoint's fingerprint is of these data; those of format 1 know files by their sizes alone."""
+        if fingerprint == self.fingerprint:
+            return True
+        return not self._fake and fingerprint == self._digest(self._provider.contents_by_size())
+
+    def _digest(self, contents: Iterable[str]) -> str:
         digest = hashlib.blake2b(digest_size=16)
         facts = [self.info.name, *self.info.class_names]
         facts += [f"{split}={size}" for split, size in sorted(self.splits.items())]
-        for part in (*facts, *(["fake"] if self._fake else self._provider.contents())):
+        for part in (*facts, *contents):
             digest.update(part.encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
 

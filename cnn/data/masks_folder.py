@@ -211,6 +211,12 @@ class MasksFolder(Provider):
             for image, mask in source.pairs:
                 yield f"{split}/{self._images[image].digest}/{self._masks[mask].digest}/{image}"
 
+    def contents_by_size(self) -> Iterator[str]:
+        for split, source in self._sources.items():
+            for pair in source.pairs:
+                sizes = [os.path.getsize(os.path.join(self.root, file)) for file in pair]
+                yield f"{split}/{sizes[0]}/{sizes[1]}/{pair[0]}"
+
     def notes(self) -> tuple[str, ...]:
         return (*self._notes, *self._problems)
 

@@ -197,6 +197,12 @@ class VolumesFolder(Provider):
             for case in self._sources[split].cases:
                 yield f"{split}/{case.digest}/{case.image}"
 
+    def contents_by_size(self) -> Iterator[str]:
+        for split in SPLITS:
+            for case in self._sources[split].cases:
+                sizes = [os.path.getsize(os.path.join(self.root, file)) for file in (case.image, case.label)]
+                yield f"{split}/{sizes[0]}/{sizes[1]}/{case.image}"
+
 
 def _mm(spacing: Sequence[float]) -> str:
     return " x ".join(f"{size:g}" for size in spacing)
