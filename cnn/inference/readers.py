@@ -6,7 +6,7 @@ network needs besides is done by `cnn.inference.preprocess`.
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def array(kind: str, value: Any) -> Raw:
-    """A raw input that is in memory already."""
-    return Raw({kind: np.asarray(value)})
+def given(kind: str, value: Any) -> Raw:
+    """A raw input that is in memory already: an array, or a dict of arrays where a network has several inputs."""
+    arrays = value if isinstance(value, Mapping) else {kind: value}
+    return Raw({name: np.asarray(one) for name, one in arrays.items()})
