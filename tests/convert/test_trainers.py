@@ -9,6 +9,7 @@ from cnn.errors import UserError
 from tests.support import torch_files as tf
 
 FORMS = {"zip": tf.zip_file, "legacy": tf.legacy_file}
+ONE = tf.view("0", np.arange(6, dtype=np.float32))
 
 
 def record(module, kind, attributes):
