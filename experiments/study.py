@@ -35,7 +35,7 @@ from experiments.code_hash import Code
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("ci", "cpu", "tpu")  # in CI; minutes to hours on two cores; needs accelerators, shown with its command
 # Raise it when the trainer, an optimizer, a layer or the data order changes what a run learns; every stored result is
-# stale then. A golden trace in tests/test_reproduce.py says when that is so.
+# stale then. A golden trace in tests/experiments/test_reproduce.py says when that is so.
 TRAINER = 1
 
 

@@ -60,7 +60,7 @@ def test_it_trains_and_its_own_metric_chooses(trained):
     errors = {row["step"]: row["eval/word_error"] for row in rows if "eval/word_error" in row}
     assert errors[120] < 0.6 * errors[30]
     summary = json.loads((trained / "summary.json").read_text())
-    assert summary["best"]["value"] == min(errors.values()) and "loss/end" in summary["test"]
+    assert summary["best"]["best_value"] == min(errors.values()) and "loss/end" in summary["test"]
 
 
 @pytest.mark.parametrize("buckets", [(), (1, 3)])

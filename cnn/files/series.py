@@ -1,15 +1,20 @@
 """Files of series: .npy, .csv (a step per line) and .ts of the UCR and UEA archives -> float64 `t c`."""
 
+import io
+import itertools
+import math
 import os
-import re
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from cnn.errors import UserError, printable
+from cnn.files.regular import read_regular
 
 UNKNOWN = "?"  # in a .ts file: a gap in a series, or a series without a known class
+COMMENTS = ("#", "%")
 
 
 def read_npy(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
@@ -19,8 +24,8 @@ def read_npy(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
       UserError: it cannot be read, holds no numbers, or holds pickled objects.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        found = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
+    except Exception as error:  # headers are Python text, and can be wrong in any way
         raise _unreadable(path, error) from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "buif":
         raise UserError(f"{printable(path)}: cannot be read as a series: holds no array of numbers")
@@ -36,7 +41,8 @@ def read_csv(path: str | os.PathLike[str]) -> Float[np.ndarray, "t c"]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an empty file
-            found = np.loadtxt(path, delimiter=",", ndmin=2)
+            text = read_regular(path).decode("utf-8-sig")
+            found = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     if not found.size:
@@ -67,15 +73,15 @@ class TsFile:
     def __init__(self, path: str | os.PathLike[str], *, labelled: bool = True):
         self.path, self._labelled = printable(path), labelled
         try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = file.read()
+            content = read_regular(path)
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from error
-        data = re.search(r"^\s*@data\b", text, re.IGNORECASE | re.MULTILINE)
-        if not data:
+        # Bytes that are not UTF-8 become escapes, so that different names stay different.
+        lines = content.decode("utf-8-sig", errors="backslashreplace").replace("\r\n", "\n").split("\n")
+        start = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
+        if start is None:
             raise UserError(f"{self.path}: not a .ts file: it has no line '@data'")
-        lines = [line.strip() for line in text[: data.start()].splitlines()]
-        facts = {w[0].lower(): w[1:] for line in lines if line.startswith("@") and (w := line[1:].split())}
+        facts = self._header(lines[:start])
         if facts.get("timestamps", ["false"])[0].lower() == "true":
             raise UserError(f"{self.path}: has time stamps, which are not supported; write plain values")
         classes = facts.get("classlabel", ["false"])
@@ -85,13 +91,33 @@ class TsFile:
         # Without classes a line may still end in a number to predict.
         self._ends_in_label = has_classes or facts.get("targetlabel", ["false"])[0].lower() == "true"
         self.classes = tuple(classes[1:]) if has_classes else ()
+        twice = next((name for i, name in enumerate(self.classes) if name in self.classes[:i]), None)
+        if twice is not None:
+            raise UserError(f"{self.path}: '@classLabel' names '{twice}' twice")
         self.series: list[Float[np.ndarray, "t c"]] = []
         self.labels: list[str] = []
-        for number, line in enumerate(text[data.end() :].splitlines(), text[: data.end()].count("\n") + 1):
-            if line.strip() and not line.startswith(("#", "%")):
+        for number, line in enumerate(lines[start + 1 :], start + 2):
+            if line.strip() and not line.lstrip().startswith(COMMENTS):
                 self._add(line.strip(), number)
         if not self.series:
             raise UserError(f"{self.path}: holds no series")
+
+    def _header(self, lines: Sequence[str]) -> dict[str, list[str]]:
+        """{name in lower case: words after it} of the lines '@name word word'; comments mean nothing."""
+        facts: dict[str, list[str]] = {}
+        for number, line in enumerate(map(str.strip, lines), 1):
+            if not line or line.startswith(COMMENTS):
+                continue
+            name, *words = line[1:].split() or [""]
+            if not line.startswith("@") or not name:
+                raise UserError(
+                    f"{self.path}, line {number}: before '@data' each line is a comment ('#') or begins with '@', "
+                    f"got '{printable(line[:40])}'"
+                )
+            if name.lower() in facts:
+                raise UserError(f"{self.path}, line {number}: '@{printable(name)}' is there twice")
+            facts[name.lower()] = words or ["false"]
+        return facts
 
     def _add(self, line: str, number: int) -> None:
         channels, label = line.split(":"), UNKNOWN
@@ -100,7 +126,9 @@ class TsFile:
         try:
             rows = [[np.nan if v.strip() == UNKNOWN else float(v) for v in channel.split(",")] for channel in channels]
         except ValueError as error:
-            raise UserError(f"{self.path}, line {number}: {error}") from error
+            raise UserError(f"{self.path}, line {number}: {printable(str(error)[:80])}") from error
+        if any(map(math.isinf, itertools.chain.from_iterable(rows))):
+            raise UserError(f"{self.path}, line {number}: holds an infinite value; write '?' for a gap")
         if len({len(row) for row in rows}) != 1 or (self._labelled and label not in self.classes):
             lengths = sorted({len(row) for row in rows})
             raise UserError(

@@ -138,6 +138,7 @@ class Predictor:
         size += -size % data_parallel_size(self.built.mesh)
         given = examples + examples[:1] * (size - len(examples))
         batch = {name: np.stack([example[name] for example in given]) for name in given[0]}
+        batch["valid"] = np.ones(size, bool)
         rows = jax.device_get(self._step(self.variables, self.built.place(batch)))
         return [{name: value[i] for name, value in rows.items()} for i in range(len(examples))]
 

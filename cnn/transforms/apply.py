@@ -9,12 +9,12 @@ import numpy as np
 from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import LENGTH, Feature
-from cnn.transforms import Transform, maps
+from cnn.transforms import KEYS, Transform, maps
 from cnn.transforms.maps import Map
 from cnn.transforms.rows import Geometric, has_rows, rows_moved
 
 Example = dict[str, Any]
-RANKS = {"image": 2, "volume": 3, "series": 1}  # axes of each that maps move
+RANKS = {key: len(axes.split()) - 1 for key, (axes, _) in KEYS.items()}  # axes of each that maps move
 
 
 def transform_examples(
@@ -37,7 +37,7 @@ def transform_examples(
     found = transformed(examples, transforms, draws, bool(ragged))
     if isinstance(found, dict):
         return found
-    return stack([padded(example, ragged, i, describe) for i, example in enumerate(found)] if ragged else found)
+    return stack([padded(example, ragged, describe(i)) for i, example in enumerate(found)] if ragged else found)
 
 
 def transformed(
@@ -69,7 +69,9 @@ def transformed(
 
 
 def traced(example: Example, transforms: Sequence[Transform], draws: Draws | None = None) -> tuple[Example, Map]:
-    """One example after the transforms, and the map of its input (the first of RANKS that it holds) that they made.
+    """One example after the transforms, and the composed map from its input, the first of RANKS that it holds.
+
+    Without such an input (a table, tokens) the map has no axes.
 
     Args:
       draws: of one position; None for transforms that draw nothing, those of evaluation.
@@ -79,7 +81,7 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     """
     key = _main(example)
     draws = draws or Draws(0, np.zeros(1, np.int64))
-    steps = [maps.identity(example[key].shape[: RANKS[key]])]
+    steps = [maps.identity(example[key].shape[: RANKS[key]] if key else ())]
     for transform, stream in streams(transforms):
         own = draws.stream(stream)
         steps += _maps(transform, example, own.one(0))
@@ -87,8 +89,8 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     return example, maps.compose(steps)
 
 
-def padded(example: Example, ragged: Mapping[str, Feature], i: int, describe: Callable[[int], str]) -> Example:
-    """Example i with its ragged features at their `pad` rows, and how many of them are there.
+def padded(example: Example, ragged: Mapping[str, Feature], title: str = "the example") -> Example:
+    """The example with its ragged features at their `pad` rows, and how many of them are there.
 
     Raises:
       UserError: one has more rows than that.
@@ -101,7 +103,7 @@ def padded(example: Example, ragged: Mapping[str, Feature], i: int, describe: Ca
         rows, size = len(value), feature.pad or 0
         if rows > size:
             raise UserError(
-                f"{describe(i)} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
+                f"{title} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
             )
         result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
         result[name][:rows] = value
@@ -143,8 +145,8 @@ def _maps(transform: Transform, example: Example, draws: Draws) -> list[Map]:
 
 
 def _main(example: Example) -> str:
-    """The first of RANKS that an example holds; boxes and points lie in it."""
-    return next(key for key in RANKS if key in example)
+    """The first of RANKS that an example holds, '' without any; boxes and points are places in it."""
+    return next((key for key in RANKS if key in example), "")
 
 
 def _alone(example: Example) -> Example:

@@ -5,7 +5,8 @@ not imported. `input.dataset=ucr` takes your own: `input.data_dir` is a folder w
 two files, or a single .ts file, of which every fifth example is then the test split.
 
 Series of unequal length are brought to the longest one by a cubic spline, as the code of Fawaz et al. 2019 does; gaps
-('?') are filled by linear interpolation. Both are noted when the data are opened.
+('?') are filled by linear interpolation. Both are noted when the data are opened. A few very long series do not stretch
+all others: above 64 MiB the length is at most eight times the mean one.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ SETS = {  # name in the archive: (shape after resampling, classes)
     "JapaneseVowels": ((29, 12), tuple("123456789")),
 }
 TEST_EVERY = 5  # of a single file
+STRETCH, STRETCH_FROM = 8, 64 << 20  # times the mean length, where all series at the longest one take more bytes
 
 
 class Ucr(InMemory):
@@ -78,15 +80,16 @@ class Ucr(InMemory):
         everything = [series for part in parts for series in part.series]
         if len({series.shape[1] for series in everything}) != 1:
             raise UserError(f"{self._files[0]} and {self._files[1]} have different numbers of channels")
-        lengths = {len(series) for series in everything}
+        lengths = [len(series) for series in everything]
+        length = common_length(lengths, everything[0].shape[1])
         gaps = sum(int(not np.isfinite(series).all()) for series in everything)
-        self._note(lengths, gaps)
-        made = [_stacked(part.series, part.labels, classes, max(lengths)) for part in parts]
+        self._note(lengths, length, gaps)
+        made = [_stacked(part.series, part.labels, classes, length) for part in parts]
         if len(made) == 1:
             test = np.arange(len(made[0]["label"])) % TEST_EVERY == TEST_EVERY - 1
             made = [{key: value[rows] for key, value in made[0].items()} for rows in (~test, test)]
         filling = (("fill_gaps", {}),) if gaps else ()
-        resampling = (("resample", {"steps": max(lengths)}),) if len(lengths) > 1 else ()
+        resampling = (("resample", {"steps": length}),) if len(set(lengths)) > 1 else ()
         self.info = DatasetInfo(
             self.info.name,
             {"series": Feature.series(*made[0]["series"].shape[1:])},
@@ -96,11 +99,12 @@ class Ucr(InMemory):
         )
         return dict(zip(self.splits, made, strict=True))
 
-    def _note(self, lengths: set[int], gaps: int) -> None:
+    def _note(self, lengths: Sequence[int], length: int, gaps: int) -> None:
         where = self._name or str(self._files[0])
         notes, low, high = [], min(lengths), max(lengths)
         if low < high:
-            notes.append(f"{where}: series of {low} to {high} steps, all resampled to {high} by a spline")
+            why = f" ({high} would take {len(lengths) * high * 4 >> 20:,} MiB per channel)" * (length < high)
+            notes.append(f"{where}: series of {low} to {high} steps, all resampled to {length} by a spline{why}")
         if gaps:
             notes.append(f"{where}: {gaps} series have gaps, filled by linear interpolation")
         if len(self._files) == 1:
@@ -114,11 +118,21 @@ class Ucr(InMemory):
         return self._notes
 
 
+def common_length(lengths: Sequence[int], channels: int) -> int:
+    """Steps that all series get: those of the longest, but no more than STRETCH times the mean where that is much."""
+    longest = max(lengths)
+    if len(lengths) * longest * channels * 4 <= STRETCH_FROM:
+        return longest
+    return min(longest, STRETCH * -(-sum(lengths) // len(lengths)))
+
+
 def _stacked(series: Sequence[np.ndarray], labels: Sequence[str], classes: Sequence[str], length: int) -> Arrays:
-    values = [resampled(filled(one), length) for one in series]
+    values = np.empty((len(series), length, series[0].shape[1]), np.float32)
+    for row, one in zip(values, series, strict=True):
+        row[:] = resampled(filled(one), length)
     order = {name: label for label, name in enumerate(classes)}
     return {
-        "series": np.stack(values).astype(np.float32),
+        "series": values,
         "label": np.array([order[label] for label in labels], np.int32),
     }
 

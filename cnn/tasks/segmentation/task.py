@@ -17,7 +17,7 @@ from cnn.files.mask_png import write_mask
 from cnn.files.volumes import is_nifti, write_nifti
 from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch, Outputs, PerExample
-from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example, predicted_class
 from cnn.tasks.segmentation import baselines, losses, plots
 from cnn.tasks.segmentation.scorer import ReportScorer, SegmentationScorer
 
@@ -114,7 +114,7 @@ class Segmentation(Task):
     def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
         """image_dice (mean over examples and classes that are present or predicted); counts of pixels per class."""
         logits, mask, valid = self._logits(out, batch), jnp.asarray(batch["mask"]), batch["valid"]
-        counts = self._counts(jnp.argmax(logits, axis=-1), mask)
+        counts = self._counts(predicted_class(logits), mask)
         counts = counts * valid.astype(jnp.int32)[:, None, None]
         count = jnp.sum(valid.astype(jnp.float32))
         right, predicted, true = jnp.moveaxis(counts[..., int(self.background) :].astype(jnp.float32), 1, 0)
