@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("cnn", "experiments", "configs")
-HASHED = ("cnn.models.", "cnn.data.datasets.", "cnn.tasks.", "cnn.transforms.", "cnn.files.", "experiments.")
+HASHED = (
+    "cnn.models.", "cnn.data.datasets.", "cnn.tasks.", "cnn.transforms.", "cnn.pixels", "cnn.files.", "experiments.",
+)  # fmt: skip
 DEVICE = ("inputs", "augment", "losses", "loss_weights")  # methods of a task that decide what is learned
 
 _PARSING = threading.Lock()

@@ -26,10 +26,10 @@ class Transform(Protocol):
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
     the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
     what it changes, one of KEYS; a tuple of those that it takes, or None where it takes all.
-    One that draws nothing and costs much says `fixed = True`: the pipeline may then apply it once and keep the result.
+    One that draws nothing and costs much sets `fixed = True`: the pipeline may then apply it once and keep the result.
     One that moves pixels is `Geometric` (`cnn.transforms.rows`): a `mask` (`labels` of a series), `boxes` and `points`
-    move with them; what cannot do that says `leaves_targets = True`. `unlabelled = True`: it brings in steps that have
-    no class.
+    move with them; one that cannot do that sets `leaves_targets = True`. `unlabelled = True` means that it brings in
+    steps without a class.
     """
 
     batched: bool

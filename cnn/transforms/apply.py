@@ -9,12 +9,12 @@ import numpy as np
 from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import LENGTH, Feature
-from cnn.transforms import Transform, maps
+from cnn.transforms import KEYS, Transform, maps
 from cnn.transforms.maps import Map
 from cnn.transforms.rows import Geometric, has_rows, rows_moved
 
 Example = dict[str, Any]
-RANKS = {"image": 2, "volume": 3, "series": 1}  # axes of each that maps move
+RANKS = {key: len(axes.split()) - 1 for key, (axes, _) in KEYS.items()}  # axes of each that maps move
 
 
 def transform_examples(
@@ -69,7 +69,9 @@ def transformed(
 
 
 def traced(example: Example, transforms: Sequence[Transform], draws: Draws | None = None) -> tuple[Example, Map]:
-    """One example after the transforms, and the map of its input (the first of RANKS that it holds) that they made.
+    """One example after the transforms, and the composed map from its input, the first of RANKS that it holds.
+
+    Without such an input (a table, tokens) the map has no axes.
 
     Args:
       draws: of one position; None for transforms that draw nothing, those of evaluation.
@@ -79,7 +81,7 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     """
     key = _main(example)
     draws = draws or Draws(0, np.zeros(1, np.int64))
-    steps = [maps.identity(example[key].shape[: RANKS[key]])]
+    steps = [maps.identity(example[key].shape[: RANKS[key]] if key else ())]
     for transform, stream in streams(transforms):
         own = draws.stream(stream)
         steps += _maps(transform, example, own.one(0))
@@ -143,8 +145,8 @@ def _maps(transform: Transform, example: Example, draws: Draws) -> list[Map]:
 
 
 def _main(example: Example) -> str:
-    """The first of RANKS that an example holds; boxes and points lie in it."""
-    return next(key for key in RANKS if key in example)
+    """The first of RANKS that an example holds, '' without any; boxes and points are places in it."""
+    return next((key for key in RANKS if key in example), "")
 
 
 def _alone(example: Example) -> Example:

@@ -44,6 +44,7 @@ class Resizing(Geometric):
 
     batched: ClassVar[bool] = False
     key: ClassVar[str] = "image"
+    method = "area"
 
     def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
         """(height, width) of the result."""
@@ -55,7 +56,7 @@ class Resizing(Geometric):
 
     def __call__(self, example: Example, draws: Draws) -> Example:
         sides = self.sides(*example["image"].shape[:2], draws)
-        return to_size(example, *sides, getattr(self, "method", "area"))
+        return to_size(example, *sides, self.method)
 
 
 @dataclasses.dataclass(frozen=True)
