@@ -1,4 +1,4 @@
-"""Folders whose checkpoints are older than content hashes: their files are known by size, and are still the same data."""
+"""Folders under checkpoints older than content hashes, which know files by their sizes: still the same data."""
 
 import hashlib
 
@@ -39,15 +39,16 @@ def opened(name, root):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_fingerprint_by_sizes_is_of_the_same_data_until_a_size_changes(name, tmp_path):
-    KINDS[name](tmp_path)
-    dataset = opened(name, tmp_path)
+    root = tmp_path / "data"
+    KINDS[name](root)
+    dataset = opened(name, root)
     lines = list(dataset._provider.contents_by_size())
     facts = [dataset.info.name, *dataset.info.class_names, *(f"{k}={n}" for k, n in sorted(dataset.splits.items()))]
     old = hashlib.blake2b("".join(f"{part}\0" for part in (*facts, *lines)).encode(), digest_size=16).hexdigest()
     assert old != dataset.fingerprint and dataset.matches(old) and dataset.matches(dataset.fingerprint)
     assert len(lines) == sum(dataset.splits.values()) and not dataset.matches("0" * 32)
     _, *sizes, file = lines[0].split("/", 3)
-    assert str((tmp_path / file).stat().st_size) in sizes
-    with open(tmp_path / file, "ab") as grown:
+    assert str((root / file).stat().st_size) in sizes
+    with open(root / file, "ab") as grown:
         grown.write(b"\0" * 7)
-    assert not opened(name, tmp_path).matches(old)
+    assert not opened(name, root).matches(old)
