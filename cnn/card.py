@@ -41,21 +41,24 @@ def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, An
     }
 
 
-def preprocessing(config: ConfigDict, info: DatasetInfo) -> dict[str, Any]:
+def preprocessing(config: Mapping[str, Any] | ConfigDict, info: DatasetInfo) -> dict[str, Any]:
     """What is done to a raw input besides the transforms of evaluation.
+
+    Args:
+      config: a whole one, resolved or as JSON holds it.
 
     Returns:
       before: transforms, [name, options] each, that come first: those of the data set; images get their channels and,
         where all had one size and no transform of evaluation changes it, that size.
       window: voxels along d, h, w that the network was trained on, None if it saw whole inputs.
     """
-    main, given = info.inputs[info.input_key], config.input
+    main, given = info.inputs[info.input_key], config["input"]
     before = list(info.preparation)
     if main.axes == "h w c":
         before.append(("channels", {"count": main.shape[-1] or 3}))
-        if None not in main.shape and not given.eval_transforms:
+        if None not in main.shape and not given["eval_transforms"]:
             before.append(("resize", {"size": main.shape[:2]}))
-    patch = dict(given.train_transforms).get("volume_patch", {}).get("size")
+    patch = dict(given["train_transforms"]).get("volume_patch", {}).get("size")
     return {
         "before": [[name, dict(options)] for name, options in before],
         "window": [patch] * 3 if isinstance(patch, int) else patch and list(patch),

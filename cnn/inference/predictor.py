@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from cnn import config as configs
 from cnn.build import build
-from cnn.card import info_from_card, preprocessing, spec_from_card
+from cnn.card import info_from_card, spec_from_card
 from cnn.convert.pretrained import PRETRAINED
 from cnn.convert.pretrained import folder as pretrained_folder
 from cnn.errors import UserError
@@ -21,7 +21,7 @@ from cnn.inference.preprocess import Example, Frame, Preprocess
 from cnn.inference.readers import Raw
 from cnn.inference.tiles import Tiling, tiled
 from cnn.mesh import data_parallel_size, replicated
-from cnn.process import prepare
+from cnn.process import follow, prepare
 from cnn.run import checkpoint
 from cnn.step import make_predict_step, make_softmax_step
 from cnn.transforms.volume import windowed
@@ -42,10 +42,10 @@ class Predictor:
     """
 
     def __init__(self, variables: dict[str, Any], meta: dict[str, Any]):
+        self.card, self.identity = meta["card"], meta["checksum"]
+        self.info = info_from_card(self.card)
         config = configs.for_this_machine(meta["config"])
-        self.info = info_from_card(meta["card"])
-        self.card = {"preprocess": preprocessing(config, self.info), **meta["card"]}  # older cards have none
-        self.identity = meta["checksum"]
+        follow(config)
         self.built = build(config, self.info, spec_from_card(self.card))
         self.preprocess, self.whole = (Preprocess.from_card(self.card, whole=whole) for whole in (False, True))
         self.variables = jax.device_put(variables, replicated(self.built.mesh))
@@ -66,8 +66,8 @@ class Predictor:
         """One description per input, in order; of a file that holds several, one for each.
 
         Args:
-          inputs: a file's path, a raw array (image uint8 [h, w, c], series float32 [t, c]), a dict of arrays for a
-            network with several inputs, or a list of these.
+          inputs: a file's path, a raw array (image uint8 [h, w, c], series float32 [t, c]) or a dict of the network's
+            inputs; or a list of them.
 
         Raises:
           UserError: a file that cannot be read, or an input of the wrong shape.
@@ -78,10 +78,10 @@ class Predictor:
         return [self.built.task.describe(row, frame) for row, (_, frame) in zip(rows, pairs, strict=True)]
 
     def read(self, one: Any) -> Iterator[Raw]:
-        """The raw inputs of a file, or of an array."""
+        """The raw inputs of a file, or of what is in memory."""
         if isinstance(one, str | os.PathLike):
             return readers.read(self.info.input_key, one)
-        return iter([readers.array(self.info.input_key, one)])
+        return iter([readers.given(self.info.input_key, one)])
 
     def example(self, one: Any) -> Example:
         """Reads (or takes) one input and preprocesses it as evaluation does; the first one of a file of several."""
@@ -93,10 +93,14 @@ class Predictor:
 
     def describe(self, examples: Iterable[Example], batch_size: int = BATCH) -> list[dict[str, Any]]:
         """One description per preprocessed example, in order, in the geometry of the examples."""
-        return [self.built.task.describe(row) for row in self.rows(examples, batch_size) if row is not None]
+        return [self.built.task.describe(row) for row in self.rows(examples, batch_size)]
 
-    def rows(self, examples: Iterable[Example | None], batch_size: int = BATCH) -> Iterator[Row | None]:
-        """What the task predicts of each preprocessed example, in order: `probs`, `mask`, ...
+    def rows(self, examples: Iterable[Example], batch_size: int = BATCH) -> list[Row]:
+        """What the task predicts of each preprocessed example, in order: `probs`, `mask`, ..."""
+        return [row for row in self.stream(examples, batch_size) if row is not None]
+
+    def stream(self, examples: Iterable[Example | None], batch_size: int = BATCH) -> Iterator[Row | None]:
+        """`rows`, one after the other.
 
         Examples are taken as they come, a batch at a time. Their sizes may differ: neighbours of one size share a
         batch. In the place of None comes None.

@@ -139,7 +139,8 @@ class Preprocess:
         try:
             example, first = _traced(self._given(raw.arrays), self.before)
             example, second = _traced(self._checked(example), self.transforms)
-            example = padded(example, {name: one for name, one in self.inputs.items() if one.pad is not None})
+            ragged = {name: feature for name, feature in self.inputs.items() if feature.pad is not None}
+            example = padded(example, ragged, 0, lambda _: "this input")
         except UserError as error:
             raise UserError(f"{printable(raw.name)}: {error}") from error
         done = maps.compose([first, second]) if first and second else None

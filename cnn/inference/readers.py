@@ -122,7 +122,7 @@ READERS: dict[str, Reader] = {
 }
 
 
-def array(kind: str, value: Any) -> Raw:
-    """A raw input that is in memory already: an array, or a dict of several by name."""
-    given = value if isinstance(value, Mapping) else {kind: value}
-    return Raw({name: np.asarray(part) for name, part in given.items()})
+def given(kind: str, value: Any) -> Raw:
+    """A raw input that is in memory already: an array, or a dict of arrays where a network has several inputs."""
+    arrays = value if isinstance(value, Mapping) else {kind: value}
+    return Raw({name: np.asarray(one) for name, one in arrays.items()})

@@ -113,7 +113,7 @@ def _by_batches(predictor: Predictor, items: Iterable[_Item]) -> Iterator[tuple[
             waiting.append(item)
             yield example
 
-    for row in predictor.rows(examples()):
+    for row in predictor.stream(examples()):
         yield waiting.popleft(), row
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnn import config as configs
-from cnn.card import FORMAT
+from cnn.card import FORMAT, info_from_card, preprocessing
 from cnn.errors import UserError
 from cnn.features import KINDS, LABEL, SPACING, Feature
 from cnn.transforms import FORMAT_1_ORDER
@@ -41,8 +41,9 @@ def upgraded(meta: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"it has format {version}, this version of cnn reads up to {FORMAT}; upgrade cnn")
     if version == FORMAT:
         return dict(meta)
-    config = upgraded_config(meta["config"])
-    return {**meta, "format": FORMAT, "config": config, "card": _card(meta["card"])}
+    config, card = upgraded_config(meta["config"]), _card(meta["card"])
+    card["preprocess"] = preprocessing(config, info_from_card(card))
+    return {**meta, "format": FORMAT, "config": config, "card": card}
 
 
 def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def main() -> None:
     print(f"{'':<24} Dice   " + " ".join(f"@{threshold:.1f} " for threshold in THRESHOLDS) + "  at 0.5")
     said = predictor.rows([predictor.example(image) for image in test["image"]])
     otsu = baselines.bright(test["image"])
-    for name, masks in (("Otsu + watershed", otsu), ("network + watershed", [r["mask"] for r in said if r])):
+    for name, masks in (("Otsu + watershed", otsu), ("network + watershed", [r["mask"] for r in said])):
         for mask, true in zip(masks, nuclei, strict=True):
             print(row(name, mask, true))
 

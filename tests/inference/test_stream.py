@@ -204,10 +204,10 @@ def test_inputs_of_different_sizes_share_batches_where_they_can(networks):
     sizes = []
     batch = predictor._batch
     predictor._batch = lambda part, size: sizes.append((len(part), size)) or batch(part, size)
-    found = list(predictor.rows([examples[0], None, *examples[1:5], None, examples[5]], batch_size=2))
+    found = list(predictor.stream([examples[0], None, *examples[1:5], None, examples[5]], batch_size=2))
     assert [row is None for row in found] == [False, True, False, False, False, False, True, False]
     assert sizes == [(2, 2), (2, 2), (1, 2), (1, 2)]  # of a size that had a whole batch the rest is filled up
-    alone = [next(predictor.rows([example])) for example in examples]
+    alone = [predictor.rows([example])[0] for example in examples]
     for row, one in zip((row for row in found if row is not None), alone, strict=True):
         np.testing.assert_allclose(row["probs"], one["probs"], atol=1e-5)
 

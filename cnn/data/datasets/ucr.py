@@ -82,13 +82,14 @@ class Ucr(InMemory):
             raise UserError(f"{self._files[0]} and {self._files[1]} have different numbers of channels")
         lengths = [len(series) for series in everything]
         length = common_length(lengths, everything[0].shape[1])
-        self._note(lengths, length, sum(int(not np.isfinite(series).all()) for series in everything))
+        gaps = sum(int(not np.isfinite(series).all()) for series in everything)
+        self._note(lengths, length, gaps)
         made = [_stacked(part.series, part.labels, classes, length) for part in parts]
         if len(made) == 1:
             test = np.arange(len(made[0]["label"])) % TEST_EVERY == TEST_EVERY - 1
             made = [{key: value[rows] for key, value in made[0].items()} for rows in (~test, test)]
         filling = (("fill_gaps", {}),) if gaps else ()
-        resampling = (("resample", {"steps": max(lengths)}),) if len(lengths) > 1 else ()
+        resampling = (("resample", {"steps": length}),) if len(set(lengths)) > 1 else ()
         self.info = DatasetInfo(
             self.info.name,
             {"series": Feature.series(*made[0]["series"].shape[1:])},
