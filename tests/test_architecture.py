@@ -25,7 +25,7 @@ RANKS = {
     "cnn.tasks": 4,
     "cnn.step": 5,
     "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.tools.verbs": 6, "cnn.doctor": 6,
-    "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6, "cnn.preflight": 6,
+    "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6, "cnn.preflight": 6, "cnn.inference": 6,
     "configs": 7,
     "experiments": 8,
 }  # fmt: skip
@@ -34,6 +34,7 @@ STRANGERS = {
     "cnn.data": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step"),
     "cnn.transforms": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.files", "cnn.config"),
     "cnn.files": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.transforms", "cnn.config"),
+    "cnn.inference.preprocess": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data"),
     "cnn.layers": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.models": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.convert.tables": ("cnn.models", "cnn.layers", "cnn.data", "cnn.config"),
@@ -43,7 +44,7 @@ NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
     "cnn.data", "cnn.transforms", "cnn.transforms.apply", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
     "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
-    "cnn.native.build", "cnn.native.onednn",
+    "cnn.native.build", "cnn.native.onednn", "cnn.inference.preprocess", "cnn.inference.inputs",
 )  # fmt: skip
 REFERENCES = ("experiments.parity", "experiments.benchmarks")  # run other frameworks on purpose, to compare
 BANNED_MODULES = ("tensorflow", "torch", "pickle", "dill", "cloudpickle", "clu")

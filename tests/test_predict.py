@@ -13,16 +13,15 @@ from cnn.inference.predictor import load
 from cnn.plan import make_plan
 from cnn.run import checkpoint
 from cnn.train import train
+from tests.support.recipes import DIGITS
 from tests.support.runs import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """A finished run on made-up digits, its test images, and what evaluation says about them."""
-    folder = tmp_path_factory.mktemp("predict")
-    config = tiny(total_steps=6, eval__every_steps=6, checkpoint__every_steps=6)
-    assert train(config, str(folder / "run")) == 0
-    plan = make_plan(config)
+    folder = trained("digits")
+    plan = make_plan(tiny(**DIGITS))
     source = plan.dataset.source("test")
     variables, _ = checkpoint.load_variables(checkpoint.find(str(folder / "run")))
     scores = Evaluator(plan.built).score(variables, eval_batches(plan.built, source), keep=True)
@@ -152,6 +151,44 @@ def test_series(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             predictor.predict(value)
+
+
+def test_ts_files_of_unequal_lengths_and_gaps_are_predicted_as_evaluation_saw_them(tmp_path, capfd):
+    """Training filled and resampled them, so prediction does; the same file gives the same probabilities."""
+    rng = np.random.default_rng(0)
+    for split, count in (("TRAIN", 24), ("TEST", 9)):
+        lines = []
+        for i in range(count):
+            values = [f"{v:.4f}" for v in np.sin(np.arange(8 + i % 5) * (1 + i % 2)) + rng.normal(0, 0.1, 8 + i % 5)]
+            if i % 3 == 0:
+                values[i % 7] = "?"
+            lines.append(",".join(values) + (":slow", ":fast")[i % 2])
+        head = "@univariate true\n@classLabel true slow fast\n@data\n"
+        (tmp_path / f"X_{split}.ts").write_text(head + "\n".join(lines) + "\n")
+    config = tiny(
+        total_steps=2,
+        model={"name": "series_fcn", "widths": (8, 8, 8)},
+        input__dataset="ucr",
+        input__data_dir=str(tmp_path),
+        input__fake=False,
+        input__train_transforms=(),
+        input__mean=(),
+        input__std=(),
+        input__batch_size=8,
+        eval__every_steps=2,
+    )
+    assert train(config, str(tmp_path / "run")) == 0
+    plan = make_plan(config)
+    variables, meta = checkpoint.load_variables(checkpoint.find(str(tmp_path / "run")))
+    assert meta["card"]["preprocess"]["before"] == [["fill_gaps", {}], ["resample", {"steps": 12}]]
+    batches = eval_batches(plan.built, plan.dataset.source("test"))
+    wanted = Evaluator(plan.built).score(variables, batches, keep=True).predictions["probs"]
+    capfd.readouterr()
+    assert cli.main(["predict", f"--workdir={tmp_path / 'run'}", "--json", str(tmp_path / "X_TEST.ts")]) == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["path"] for row in rows] == [f"{tmp_path}/X_TEST.ts#{i}" for i in range(9)]
+    for row, probs in zip(rows, wanted, strict=True):
+        assert probabilities(row) == pytest.approx({"slow": probs[0], "fast": probs[1]}, abs=1e-6)
 
 
 def test_relative_paths(run, monkeypatch, tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""Mask files: PNG of class ids -> uint8 `h w`, with the colours that a palette gives to them."""
+"""Mask files: PNG of class ids -> uint8 `h w`, with the colours that a palette gives to them, and the way back."""
 
 import os
 from collections.abc import Mapping
@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from cnn.errors import UserError, printable
 from cnn.features import IGNORE
+from cnn.figures import class_colours
 from cnn.files.checksums import PNG, PngHeader, digest_of
 from cnn.files.images import BadImage, check_last_rows, content_of, opened
 
@@ -160,3 +162,20 @@ def agreed_colours(palettes: Mapping[str, Mapping[str, str]]) -> tuple[dict[str,
         colours[colour] = index
     odd = [file for file, own in palettes.items() if any(colours[c] != int(i) for i, c in own.items())]
     return colours, odd
+
+
+def write_mask(path: str | os.PathLike[str], mask: UInt8[np.ndarray, "h w"]) -> None:
+    """Writes class ids as a PNG with a palette (`cnn.figures.class_colours`).
+
+    Raises:
+      UserError: the place cannot be written.
+    """
+    from PIL import Image
+
+    made = Image.fromarray(mask)
+    made.putpalette(class_colours(256).tobytes())
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        made.save(path, format="PNG")
+    except OSError as error:
+        raise UserError(f"cannot write {printable(path)}: {error.strerror or error}") from error

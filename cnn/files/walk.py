@@ -1,7 +1,6 @@
 """Finding files below folders: one walker for training, checking and predicting."""
 
 import os
-import stat
 from collections.abc import Iterator
 
 from cnn.errors import UserError, printable
@@ -55,16 +54,6 @@ def by_folder(root: str) -> Iterator[tuple[str, list[str]]]:
                 files.append(entry.name)
         yield place, files
         waiting += reversed(inside)
-
-
-def check_regular(path: str) -> None:
-    """Raises UserError for what would block or never end when it is opened: pipes, sockets, devices."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:  # opening it gives the reason
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(f"{printable(path)}: not a regular file")
 
 
 def _listed(folder: str) -> list[os.DirEntry[str]]:

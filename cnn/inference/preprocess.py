@@ -140,7 +140,7 @@ class Preprocess:
             example, first = _traced(self._given(raw.arrays), self.before)
             example, second = _traced(self._checked(example), self.transforms)
             ragged = {name: feature for name, feature in self.inputs.items() if feature.pad is not None}
-            example = padded(example, ragged, 0, lambda _: "this input")
+            example = padded(example, ragged, "this input")
         except UserError as error:
             raise UserError(f"{printable(raw.name)}: {error}") from error
         done = maps.compose([first, second]) if first and second else None

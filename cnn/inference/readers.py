@@ -16,7 +16,6 @@ from cnn.files.dicom import is_slice, read_dicom
 from cnn.files.images import BadImage, decode_image
 from cnn.files.series import TsFile, read_csv, read_npy
 from cnn.files.volumes import SUFFIXES, BadVolume, read_nifti, spacing_of
-from cnn.files.walk import check_regular
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,7 +75,6 @@ def read(kind: str, path: str | os.PathLike[str]) -> Iterator[Raw]:
     path = os.fspath(path)
     if kind not in READERS:
         raise UserError(f"{printable(path)}: there is no reader of files for inputs of kind '{kind}'; pass arrays")
-    check_regular(path)
     return READERS[kind].read(path)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from cnn.errors import UserError
 from cnn.features import IGNORE
-from cnn.files.mask_png import write_mask
+from cnn.files.masks import write_mask
 from cnn.files.volumes import is_nifti, write_nifti
 from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch, Outputs, PerExample
