@@ -22,6 +22,6 @@ def load(path: str, which: int | str = "") -> Any:
 
         cnn.load("efficientnet_lite0").predict("photo.jpg")
 
-    See `cnn.predict.load`. JAX is imported here and not with the package.
+    See `cnn.inference.predictor.load`. JAX is imported here and not with the package.
     """
-    return importlib.import_module("cnn.predict").load(path, which)
+    return importlib.import_module("cnn.inference.predictor").load(path, which)

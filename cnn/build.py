@@ -80,7 +80,7 @@ def build(
     spec: Spec | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Built:
-    """Task, model and mesh of a config, for data that `info` describes.
+    """Task, model and mesh of a config, for data that `info` describes. Sets nothing: see `cnn.process.follow`.
 
     Args:
       spec: `network_spec` of the data; None takes the shapes before the transforms.
@@ -97,8 +97,6 @@ def build(
         raise UserError(f"dtype '{config.dtype}' is unknown. Valid: auto, {', '.join(DTYPES)}")
     automatic = "float32" if on_cpu(mesh) else "bfloat16"
     dtype = DTYPES[automatic if config.dtype == "auto" else config.dtype]
-    if config.dtype == "float32":  # TPUs and GPUs multiply float32 in fewer bits unless told otherwise
-        jax.config.update("jax_default_matmul_precision", "highest")
     task = build_task(
         config.task.name, info, config.input.mean, config.input.std, **_options(config.task)
     )

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from cnn.features import LENGTH, DatasetInfo, Feature
 
 FORMAT = 2  # of a checkpoint's metadata, the card included
+Transforms = tuple[tuple[str, Mapping[str, Any]], ...]
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape and type of each entry of one transformed example
 
 
@@ -36,7 +37,41 @@ def make_card(config: ConfigDict, info: DatasetInfo, spec: Spec) -> dict[str, An
         "mean": list(config.input.mean),
         "std": list(config.input.std),
         "eval_transforms": [[name, dict(options)] for name, options in config.input.eval_transforms],
+        "preprocess": preprocessing(config, info),
     }
+
+
+def preprocessing(config: Mapping[str, Any] | ConfigDict, info: DatasetInfo) -> dict[str, Any]:
+    """What is done to a raw input besides the transforms of evaluation.
+
+    Args:
+      config: a whole one, resolved or as JSON holds it.
+
+    Returns:
+      before: transforms, [name, options] each, that come first: those of the data set; images get their channels and,
+        where all had one size and no transform of evaluation changes it, that size.
+      window: voxels along d, h, w that the network was trained on, None if it saw whole inputs.
+    """
+    main, given = info.inputs[info.input_key], config["input"]
+    before = list(info.preparation)
+    if main.axes == "h w c":
+        before.append(("channels", {"count": main.shape[-1] or 3}))
+        if None not in main.shape and not given["eval_transforms"]:
+            before.append(("resize", {"size": main.shape[:2]}))
+    patch = dict(given["train_transforms"]).get("volume_patch", {}).get("size")
+    return {
+        "before": [[name, dict(options)] for name, options in before],
+        "window": [patch] * 3 if isinstance(patch, int) else patch and list(patch),
+    }
+
+
+def transforms_of(saved: Any) -> Transforms:
+    """(name, options) of each transform as a card holds them, with tuples for JSON's lists."""
+    return tuple((name, {key: _tuples(value) for key, value in options.items()}) for name, options in saved)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def info_from_card(card: Mapping[str, Any]) -> DatasetInfo:

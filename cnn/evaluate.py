@@ -15,7 +15,7 @@ from cnn.build import Built, build, eval_batches, network_spec
 from cnn.data import open_dataset
 from cnn.data.pipeline import EvalBatches, iterate
 from cnn.mesh import batch_sharding, lockstep, replicated
-from cnn.process import prepare
+from cnn.process import follow, prepare
 from cnn.run import checkpoint
 from cnn.run.workdir import to_json
 from cnn.scoring import sums
@@ -135,6 +135,7 @@ def evaluate(
     folder = checkpoint.find(workdir, which)
     variables, meta = checkpoint.load_variables(folder)
     config = configs.for_this_machine(meta["config"])
+    follow(config)
     config.input.data_dir = data_dir or config.input.data_dir
     dataset = open_dataset(config.input)
     split = split or config.eval.test_split or config.eval.split

@@ -8,7 +8,8 @@ the shards.
 The price: BatchNorm normalises within a virtual shard and not over the batch, running statistics are the means of the
 shards' own, dropout and mixup are drawn per shard, every device holds the batch and a copy of the gradients per shard,
 and a step is slower (3 to 8 times in a first trial, small networks on a CPU), because nothing is computed over the
-whole batch at once. Native convolutions use one thread each, because oneDNN's sums depend on their number.
+whole batch at once. Native convolutions use one thread each, because oneDNN's sums depend on their number: see
+`cnn.process.follow`.
 
 The promise is for one kind of hardware and one version of JAX, and it has a known hole: with the Dice loss, one device
 differs in the last bits from two, four and eight, which agree. XLA:CPU compiles a program for one device through other
@@ -45,7 +46,9 @@ def check(config: ConfigDict, mesh: Mesh) -> None:
         raise UserError(f"mesh.virtual_shards {shards} must be a multiple of the {data_parallel_size(mesh)} device(s)")
     if batch % shards:
         raise UserError(f"input.batch_size {batch} must be a multiple of mesh.virtual_shards {shards}")
-    onednn.use_threads(1)
+    if onednn.threads() != 1:
+        raise UserError("deterministic is 'invariant', which needs one thread per native convolution: "
+                        "call cnn.process.prepare(config) first")  # fmt: skip
 
 
 def in_shards(

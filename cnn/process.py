@@ -1,21 +1,85 @@
-"""What a process sets up before JAX starts its threads; each verb calls `prepare`."""
+"""The settings of a process: memory, compilation cache, noise of libraries, and what a config needs of JAX.
+
+Each verb calls `prepare` once, before JAX starts its threads. Importing any module of `cnn` changes none of these, and
+neither does building a network.
+"""
 
 import ctypes
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
+from cnn import distributed
+from cnn.native import onednn
 from cnn.paths import compile_cache_dir
 
 # glibc's numbers for mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
-def prepare() -> Path:
-    """Keeps freed memory, turns on the compilation cache; returns the cache's folder."""
+_PRECISION = jax.config.jax_default_matmul_precision  # as the user or JAX has it
+
+
+def prepare(config: ConfigDict | None = None) -> Path:
+    """Keeps freed memory, silences Orbax, turns on the compilation cache; returns the cache's folder.
+
+    Args:
+      config: `follow` it too; where it comes from a checkpoint, `follow` it once it is read.
+    """
     keep_freed_memory()
-    return use_compile_cache()
+    quiet_orbax()
+    folder = use_compile_cache()
+    if config is not None:
+        follow(config)
+    return folder
+
+
+def follow(config: ConfigDict) -> None:
+    """Sets what a config asks of the whole process, and says so on standard error where it changes numbers or speed.
+
+    `dtype='float32'`: matrix products in full precision; TPUs and GPUs multiply in fewer bits unless told otherwise.
+    `deterministic='invariant'`: one thread per native convolution, because sums depend on their number. Any other
+    config gets back what was set before.
+    """
+    exact, alone = config.dtype == "float32", config.deterministic == "invariant"
+    jax.config.update("jax_default_matmul_precision", "highest" if exact else _PRECISION)
+    onednn.use_threads(1 if alone else 0)
+    if not distributed.is_main():
+        return
+    if exact and jax.default_backend() != "cpu":  # there float32 is exact anyway
+        print("dtype float32: matrix products in full precision (slower than bfloat16)", file=sys.stderr, flush=True)
+    if alone:
+        print("deterministic invariant: one thread per native convolution (slower)", file=sys.stderr, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class LateAnswers:
+    """`sys.unraisablehook` that drops one kind: after a failed read, TensorStore's threads still answer to an event
+    loop that Orbax has closed.
+
+    Attributes:
+      otherwise: the hook for everything else.
+    """
+
+    otherwise: Callable[[Any], Any]
+
+    def __call__(self, unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            self.otherwise(unraisable)
+
+
+def quiet_orbax() -> None:
+    """Silences what Orbax logs: every save at WARNING, and failures, which raise anyway, with hundreds of lines."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if not isinstance(sys.unraisablehook, LateAnswers):
+        sys.unraisablehook = LateAnswers(sys.unraisablehook)
 
 
 def keep_freed_memory() -> bool:

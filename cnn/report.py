@@ -19,8 +19,9 @@ from cnn import flags, html
 from cnn.errors import UserError
 from cnn.figures import figure
 from cnn.html import escape
-from cnn.run.finished import Done, curve, groups, plain, read, scalars
+from cnn.run.finished import Done, chosen_metric, curve, groups, plain, read, scalars
 from cnn.run.workdir import flat, write_text
+from cnn.scoring.comparing import best_first, is_score, standing, without_score
 from cnn.scoring.sums import mean_interval, wilson_interval
 
 FILE = "report.html"
@@ -85,47 +86,42 @@ def _headline(run: Done) -> str:
 
 
 def _metrics(run: Done) -> Iterator[str]:
-    test, metric = run.summary["test"], run.summary["config"]["eval"]["metric"]
+    test, metric = run.summary["test"], chosen_metric(run.summary["config"])
     yield "<h2>Result</h2>"
     if not test:
         yield "<p>No test split was scored.</p>"
         return
     values, count = scalars(test), test.get("examples", 0)
-    rows = [(name, _number(value), _proportion(value, count)) for name, value in values.items()]
+    shares = [name for name in run.summary.get("proportions", ()) if name in values]
+    rows = [(name, _number(v), _proportion(v, count) if name in shares else "") for name, v in values.items()]
+    rows += [(name, "not finite", "") for name, value in test.items() if value is None]  # JSON has no NaN
     yield f"<p>{escape(str(test.get('split', '')))}: {count:,} examples, each scored once.</p>"
     yield html.table(("metric", "value", "95 % interval over examples"), rows)
     yield (
-        "<p class='soft'>Wilson's interval, of metrics that are a share of the examples. It says how far other "
-        "examples could move the number, not other seeds: give several runs to cnn report for that.</p>"
+        f"<p class='soft'>Wilson's interval, for shares of the examples only ({', '.join(shares) or 'none here'}). It "
+        "says how far other examples could move the number, not other seeds: give several runs to cnn report for "
+        "that.</p>"
     )
     baselines = {name: scalars(found) for name, found in run.summary["baselines"].items()}
     if not baselines:
         return
     yield "<h3>Beside the baselines</h3>"
-    me = f"{run.summary['config']['model']['name']} (this run)"
-    ranked = sorted(
-        (baselines | {me: values}).items(),
-        key=lambda item: item[1].get(metric, float("nan")),
-        reverse=run.summary["config"]["eval"]["mode"] == "max",
-    )
-    names = [metric, *sorted({n for _, found in ranked for n in found} & set(values) - {metric})]
-    rows = [(name, *(_number(found.get(n)) for n in names)) for name, found in ranked]
-    place = [name for name, _ in ranked].index(me)
-    yield html.table(("", *names), rows, marked=[place])
-    kind, words = (
-        ("good", "The network is best.")
-        if place == 0
-        else ("bad", f"{ranked[0][0]} scores higher than this run.")
-    )
-    yield f"<p class='{kind}'>{escape(words)}</p>"
+    me, mode = f"{run.summary['config']['model']['name']} (this run)", run.summary["config"]["eval"]["mode"]
+    everything = {me: values} | baselines
+    scores = {name: found.get(metric) for name, found in everything.items()}
+    order = [name for name, _ in best_first(scores, mode)] + without_score(scores)
+    names = [metric, *sorted({n for found in everything.values() for n in found} & set(values) - {metric})]
+    rows = [(name, *(_number(everything[name].get(n)) for n in names)) for name in order]
+    yield html.table(("", *names), rows, marked=[order.index(me)])
+    best, words = standing(scores.pop(me), scores, metric, mode)
+    yield f"<p class='{'good' if best else 'bad'}'>{escape(words)}</p>"
 
 
 def _proportion(value: float, count: int) -> str:
-    """Wilson's interval where the value is k of n; else ''."""
-    hits = value * count
-    if not count or not 0 <= value <= 1 or abs(hits - round(hits)) > 1e-6 * max(count, 1):
+    """Wilson's interval of a share of `count` examples; '' where it is none."""
+    if not count or not 0 <= value <= 1:
         return ""
-    interval = wilson_interval(round(hits), count)
+    interval = wilson_interval(value * count, count)
     return f"{interval.low:.4f} to {interval.high:.4f}"
 
 
@@ -179,6 +175,7 @@ def _timing(timing: dict[str, Any]) -> Iterator[str]:
         "step_ms",
         "bare_step_ms",
         "overhead",
+        "overhead_below",
         "input_wait",
         "examples_per_second",
         "cache_hits",
@@ -243,18 +240,14 @@ def several(runs: Sequence[Done]) -> str:
     names = list(dict.fromkeys(key for run in runs for key in scalars(run.summary["test"])))
     rows = []
     for name, group in named.items():
-        cells = []
-        for metric in names:
-            values = [
-                v for run in group if (v := scalars(run.summary["test"]).get(metric)) is not None
-            ]
-            cells.append(_interval(values))
-        rows.append((name, str(len(group)), *cells))
+        found = [scalars(run.summary["test"]) for run in group]
+        rows.append((name, str(len(group)), *(_interval([one.get(metric) for one in found]) for metric in names)))
     body = [
         f"<h1>{len(runs)} runs, {len(named)} config{'s' * (len(named) > 1)}</h1>",
         "<h2>Results</h2>",
         html.table(("config", "seeds", *names), rows),
-        "<p class='soft'>Means over the seeds with 95 % t intervals; one seed has none.</p>",
+        "<p class='soft'>Means over the seeds with 95 % t intervals; one seed has none. Where a seed has no finite "
+        "value, the mean is of the others, and the cell says of how many.</p>",
         "<h2>Curves</h2>",
         html.image(
             _curves(named),
@@ -277,11 +270,13 @@ def several(runs: Sequence[Done]) -> str:
     return html.page(f"{len(runs)} runs", body)
 
 
-def _interval(values: Sequence[float]) -> str:
-    if not values:
+def _interval(values: Sequence[float | None]) -> str:
+    known = [value for value in values if is_score(value)]
+    if not known:
         return ""
-    found = mean_interval(values)
-    return f"{found.mean:.4f}" + (f" +- {found.half_width:.4f}" if found.n > 1 else "")
+    found = mean_interval(known)
+    text = f"{found.mean:.4f}" + (f" +- {found.half_width:.4f}" if found.n > 1 else "")
+    return text if len(known) == len(values) else f"{text} ({len(known)} of {len(values)} seeds)"
 
 
 def _curves(named: dict[str, list[Done]]) -> bytes:

@@ -19,8 +19,10 @@ from cnn.evaluate import Evaluator, scalars_text
 from cnn.figures import figure
 from cnn.plan import Plan
 from cnn.run.checkpoint import versions
+from cnn.run.finished import chosen_metric
 from cnn.run.workdir import Workdir
 from cnn.run.writers import read_metrics
+from cnn.scoring.comparing import best_first, standing
 from cnn.stopping import Best
 from cnn.transforms import build_transforms
 
@@ -60,6 +62,7 @@ def finish(
         keep = _fits(built, test)
         scores = evaluator.score(variables, eval_batches(built, test), full=True, keep=keep)
         summary["test"] = scores.metrics | {"split": config.eval.test_split, "examples": len(test)}
+        summary["proportions"] = [name for name in built.task.scorer().proportions if name in summary["test"]]
         examples = _examples(built, test) if keep and distributed.is_main() else None
         if config.eval.baselines and distributed.is_main():
             summary["baselines"] = _baselines(plan, examples)
@@ -138,18 +141,17 @@ def _baselines(plan: Plan, test: dict[str, np.ndarray] | None) -> dict[str, Any]
 
 def score_text(summary: dict[str, Any]) -> str:
     """The test scores, then the network among the baselines, best first."""
-    test, metric = summary["test"], summary["config"]["eval"]["metric"]
+    test, metric = summary["test"], chosen_metric(summary["config"])
     if not test:
         return "no test split"
-    model = f"{summary['config']['model']['name']} (this run)"
-    rows = {name: found.get(metric) for name, found in summary["baselines"].items()}
-    rows[model] = test.get(metric)
-    more_is_better = summary["config"]["eval"]["mode"] == "max"
-    ranked = sorted(((v, k) for k, v in rows.items() if v is not None), reverse=more_is_better)
+    mode, name = summary["config"]["eval"]["mode"], f"{summary['config']['model']['name']} (this run)"
+    baselines = {key: found.get(metric) for key, found in summary["baselines"].items()}
+    ranked = best_first({name: test.get(metric)} | baselines, mode)
     lines = [scalars_text(f"{test['split']} ({test['examples']} examples)", test)]
-    lines += [f"  {name:<32} {metric} {value:.4f}" for value, name in ranked]
-    if ranked and ranked[0][1] != model:
-        lines.append(f"  the network does not beat {ranked[0][1]}")
+    lines += [f"  {key:<32} {metric} {value:.4f}" for key, value in ranked]
+    best, words = standing(test.get(metric), baselines, metric, mode)
+    if baselines and not best:
+        lines.append(f"  {words}")
     return "\n".join(lines)
 
 
@@ -162,11 +164,17 @@ def timing_text(timing: dict[str, Any]) -> str:
     )
     if timing.get("bare_step_ms"):
         text += (
-            f"\nstep: {timing['step_ms']:.2f} ms in the loop, {timing['bare_step_ms']:.2f} ms bare: overhead "
-            f"{timing['overhead']:+.1%}, input wait {timing['input_wait']:.1%}, "
-            f"{timing['examples_per_second']:,.0f} examples/s"
+            f"\nstep: {timing['step_ms']:.2f} ms in the loop, {timing['bare_step_ms']:.2f} ms bare{_overhead(timing)}, "
+            f"input wait {timing['input_wait']:.1%}, {timing['examples_per_second']:,.0f} examples/s"
         )
     return text
+
+
+def _overhead(timing: dict[str, Any]) -> str:
+    if "overhead" in timing:
+        low, high = timing["overhead_interval"]
+        return f": overhead {timing['overhead']:.1%} ({low:.1%} to {high:.1%})"
+    return f": overhead below {timing['overhead_below']:.1%}" if "overhead_below" in timing else ""
 
 
 def _curves(folder: Workdir) -> list[str]:

@@ -1,11 +1,12 @@
 """Why a run stops before its last step: a signal, the time budget, no improvement."""
 
 import dataclasses
-import math
 import signal
 import time
 from types import FrameType
 from typing import Any
+
+from cnn.scoring.comparing import is_better
 
 EXIT_INTERRUPTED = 75  # saved and stopped on request: the same command goes on (EX_TEMPFAIL)
 EXIT_LOST = 76  # another process of the run is gone: the same command goes on from the last save
@@ -71,8 +72,7 @@ class Best:
     def update(self, value: float, step: int) -> bool:
         """Counts one evaluation; whether it is the best."""
         self.last_step = step
-        sign = 1 if self.mode == "max" else -1
-        better = math.isfinite(value) and (self.value is None or sign * value > sign * self.value)
+        better = is_better(value, self.value, self.mode)
         if better:
             self.value, self.step, self.stale = value, step, 0
         else:

@@ -3,17 +3,21 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn import distributed
 from cnn.mesh import lockstep
 from cnn.plan import Plan
 from cnn.process import cache_counts
+from cnn.scoring.sums import median_interval
+
+BLOCKS = 10  # of a run's laps
 
 
 class Clock:
@@ -66,8 +70,8 @@ class Clock:
     def summary(self, plan: Plan, step: Callable[..., Any], state: Any) -> dict[str, Any]:
         """Of this process: seconds in all and by kind, what the compile cache did, and the loop beside the bare step.
 
-        `overhead` is the loop's cost per step over that of the jitted step alone; medians, of laps and of
-        bursts that are run now, on a copy of `state`. It is left out of runs of less than three laps.
+        The bare step is timed now, in bursts on a copy of `state`; it is left out of runs of less than three laps. See
+        `overhead` for what the two are compared by.
         """
         found: dict[str, Any] = {
             "total_seconds": time.perf_counter() - self._began,
@@ -82,17 +86,41 @@ class Clock:
         try:
             state = jax.tree.map(jnp.copy, state)
             budget = min(3.0, 0.1 * found["total_seconds"])  # a short run is not made much longer by it
-            bare = bare_step_seconds(step, state, batch, wait=lockstep(plan.built.mesh), budget=budget)
+            bursts = bare_step_seconds(step, state, batch, wait=lockstep(plan.built.mesh), budget=budget)
         except jax.errors.JaxRuntimeError:  # no room for a second state: the run itself is whole
             return found
-        looped = statistics.median(seconds / steps for seconds, steps in self.laps[1:])
+        laps = [seconds / steps for seconds, steps in self.laps[1:]]
+        looped = statistics.median(laps)
         return found | {
             "step_ms": 1e3 * looped,
-            "bare_step_ms": 1e3 * bare,
-            "overhead": looped / bare - 1,
+            "bare_step_ms": 1e3 * statistics.median(bursts),
+            **overhead(laps, bursts),
             "input_wait": self.seconds["input"] / sum(count for _, count in self.laps) / looped,
             "examples_per_second": plan.config.input.batch_size / looped,
         }
+
+
+def overhead(laps: Sequence[float], bursts: Sequence[float]) -> dict[str, Any]:
+    """The loop's cost per step over that of the step alone, as far as the two measurements resolve it.
+
+    The laps are cut into blocks, so that a machine that changes its speed during the run widens the interval, as the
+    bursts come after it. The limits take the ends of both 95 % intervals that are farthest apart.
+
+    Args:
+      laps, bursts: seconds per step, in the order in which they were measured.
+
+    Returns:
+      {'overhead': 0.03, 'overhead_interval': [0.01, 0.05]} where all of the interval is above 0; {'overhead_below':
+      0.05} where it holds 0; {} where there are too few values, or the loop came out faster than the step that it
+      contains: then the machine's speed changed between the two.
+    """
+    blocks = [statistics.median(part) for part in np.array_split(laps, min(len(laps), BLOCKS))]
+    loop, bare = median_interval(blocks), median_interval(bursts)
+    low, high = loop.low / bare.high - 1, loop.high / bare.low - 1
+    if low > 0:
+        value = statistics.median(laps) / bare.mean - 1
+        return {"overhead": value, "overhead_interval": [low, high]}
+    return {"overhead_below": high} if high > 0 else {}
 
 
 def bare_step_seconds(
@@ -102,8 +130,8 @@ def bare_step_seconds(
     *,
     wait: bool = False,
     budget: float = 3.0,
-) -> float:
-    """Median seconds of the jitted step alone, on one batch that is already on the device.
+) -> list[float]:
+    """Seconds per step of the jitted step alone, in each of up to ten bursts, on one batch that is on the device.
 
     Args:
       state: is donated; do not use it afterwards.
@@ -124,7 +152,7 @@ def bare_step_seconds(
     seconds(1)
     once = seconds(1)
     bursts = min(10, max(round(budget / once), 1))
-    return statistics.median(seconds(max(round(budget / bursts / once), 1)) for _ in range(bursts))
+    return [seconds(max(round(budget / bursts / once), 1)) for _ in range(bursts)]
 
 
 class Profiler:

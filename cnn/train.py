@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str) -> int:
     Raises:
       UserError: whatever is wrong with the config, the data, the workdir or a checkpoint.
     """
-    prepare()
+    prepare(config)
     clock, folder = Clock(), Workdir(workdir, distributed.is_main())
     with folder.lock():
         plan = make_plan(config)
@@ -69,7 +69,7 @@ def start(plan: Plan, checkpoints: Checkpoints) -> tuple[TrainState, Best]:
     restored = checkpoints.restore(plan.abstract)
     if restored:
         state, meta = restored
-        if meta["data"] != plan.dataset.fingerprint:
+        if not plan.dataset.matches(meta["data"]):
             raise UserError(
                 f"the data '{config.input.dataset}' changed since step {int(state.step)} was saved; put them "
                 f"back, or start in another --workdir with --config.init_from={checkpoints.directory}"

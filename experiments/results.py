@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,12 +91,19 @@ def _parsed(line: Mapping[str, str]) -> Result:
     return Result(
         **{name: line[name] for name in ("row", "metric", "config", "code", "commit", "device", "versions")},
         seed=int(line["seed"]),
-        value=float(line["value"]),
+        value=_finite(line["value"]),
         baselines=json.loads(line["baselines"]),
         parameters=int(line["parameters"]),
         examples=int(line["examples"]),
         seconds=float(line["seconds"]),
     )
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a value of {text}")
+    return value
 
 
 def stale(study: Study, row: Row, results: Results) -> str:

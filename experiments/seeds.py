@@ -9,10 +9,12 @@ interrupted ones go on.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cnn import flags
 from cnn.errors import UserError
+from cnn.scoring.comparing import best_first, is_score
 from cnn.scoring.sums import mean_interval
 
 
@@ -38,6 +40,22 @@ def run(spec: str, overrides: dict[str, str], seeds: int, workdir: Path) -> list
     return summaries
 
 
+def table(rows: Mapping[str, Sequence[float | None]], mode: str, scale: float) -> list[str]:
+    """One line per answer, the best mean first; last, without a mean, those that lack a finite value in some seed."""
+
+    def shown(value: float | None) -> str:
+        return f"{scale * value:.{2 if scale == 100 else 4}f}" if is_score(value) else "not finite"
+
+    means = {name: mean_interval(found) for name, found in rows.items() if all(map(is_score, found))}
+    order = [name for name, _ in best_first({name: found.mean for name, found in means.items()}, mode)]
+    lines = []
+    for name in [*order, *(name for name in rows if name not in means)]:
+        found = means.get(name)
+        mean = shown(found.mean) + (f" +- {shown(found.half_width)}" if found.n > 1 else "") if found else "no mean"
+        lines.append(f"  {name:<22} {mean:>16}  ({', '.join(map(shown, rows[name]))})")
+    return lines
+
+
 def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("experiments.seeds", __doc__, "python -m")
@@ -50,14 +68,13 @@ def main(argv: list[str]) -> int:
     name = "_".join(filter(None, [Path(path).stem, argument]))
     summaries = run(args.config, overrides, args.seeds, Path(args.workdir or f"runs/seeds/{name}"))
     metric = config.eval.metric
-    rows = {config.model.name: [s["test"][metric] for s in summaries]}
+    rows = {config.model.name: [s["test"].get(metric) for s in summaries]}
     for baseline in summaries[0]["baselines"]:
-        rows[baseline] = [s["baselines"][baseline][metric] for s in summaries]
-    print(f"{name}: test {metric}, {len(summaries)} seeds, {summaries[0]['test']['examples']} examples")
-    for row, values in sorted(rows.items(), key=lambda item: -sum(item[1])):
-        found = mean_interval([100 * v for v in values])
-        listed = ", ".join(f"{100 * v:.2f}" for v in values)
-        print(f"  {row:<22} {found.mean:6.2f} +- {found.half_width:.2f}  ({listed})")
+        rows[baseline] = [s["baselines"].get(baseline, {}).get(metric) for s in summaries]
+    share = metric in summaries[0].get("proportions", ())
+    unit = " in %" if share else ""
+    print(f"{name}: test {metric}{unit}, {len(summaries)} seeds, {summaries[0]['test']['examples']} examples")
+    print("\n".join(table(rows, config.eval.mode, 100 if share else 1)))
     times = [s["timing"] for s in summaries]
     for title, key, form in (
         ("seconds of training", "train_seconds", "{:.1f}"),

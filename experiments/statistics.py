@@ -2,7 +2,7 @@
 
 Over seeds: Student's t (`metrics.mean_interval`, `paired_t`), or exact sign flips. Over test examples: the bootstrap,
 McNemar's test. Bootstrap intervals of fewer than about twenty values are too narrow, BCa or not; three seeds
-need t. tests/test_statistics.py measures by simulation how often each interval holds the truth.
+need t. tests/experiments/test_statistics.py measures by simulation how often each interval holds the truth.
 """
 
 import itertools

@@ -8,17 +8,18 @@
 A row whose published number is not in the cited place but remembered says "from memory" in its source.
 """
 
-import ast
 import dataclasses
 import fnmatch
+import functools
 import hashlib
 import importlib
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from cnn import config as configs
 from cnn import flags
@@ -26,15 +27,16 @@ from cnn.data import DATASETS
 from cnn.errors import UserError, unknown
 from cnn.models import MODELS
 from cnn.run.workdir import FREE
+from cnn.tables import Entry
+from cnn.tasks import TASKS
+from cnn.transforms import TRANSFORMS
+from experiments.code_hash import Code
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("ci", "cpu", "tpu")  # in CI; minutes to hours on two cores; needs accelerators, shown with its command
-# Raise it when the trainer, an optimizer, a loss, a layer or the data order changes what a run learns; every stored
-# result is stale then. A golden trace in tests/test_reproduce.py says when that is so.
+# Raise it when the trainer, an optimizer, a layer or the data order changes what a run learns; every stored result is
+# stale then. A golden trace in tests/experiments/test_reproduce.py says when that is so.
 TRAINER = 1
-HASHED = ("cnn.models.", "cnn.data.datasets.", "experiments.")  # packages whose files belong to a row
-
-_PARSING = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Row:
       metric: of the test split, as the task names it.
       size: of SIZES.
       minutes: per seed, about, on two cores ('ci', 'cpu').
+      mode: of the metric, 'max' or 'min' is better; '' is the config's `eval.mode`, of its `eval.metric`.
       baseline: not a run of its own: this strong trivial answer of the row named by `of`.
     """
 
@@ -67,6 +70,7 @@ class Row:
     minutes: float = 1.0
     baseline: str = ""
     of: str = ""
+    mode: str = ""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -81,10 +85,25 @@ class Row:
         """The table's unit: accuracies in %."""
         return 100.0 if "accuracy" in self.metric else 1.0
 
+    def better(self) -> str:
+        """'max' or 'min': which values of the metric are better.
+
+        Raises:
+          UserError: neither the row nor its config says so.
+        """
+        watched = self.loaded.eval
+        if not self.mode and watched.metric != self.metric:
+            raise UserError(f"row '{self.name}' needs a mode: its config watches {watched.metric}, not {self.metric}")
+        return self.mode or watched.mode
+
+    @functools.cached_property
+    def loaded(self) -> ConfigDict:
+        """The whole config, overridden."""
+        return flags.load_config(str(ROOT / self.config), dict(self.overrides))
+
     def resolved(self) -> dict[str, Any]:
         """{dotted field: value} where the config, overridden, differs from the defaults; without seed and machine."""
-        c = flags.load_config(str(ROOT / self.config), dict(self.overrides))
-        wanted, usual = (dict(_flat(json.loads(configs.to_json(x)))) for x in (c, configs.default()))
+        wanted, usual = (dict(_flat(json.loads(configs.to_json(x)))) for x in (self.loaded, configs.default()))
         return {
             key: value
             for key, value in sorted(wanted.items())
@@ -96,12 +115,16 @@ class Row:
         return _digest(json.dumps(self.resolved()))
 
     def code_hash(self) -> str:
-        """8 hex digits of the code of the row: the model's and the data set's files and what these import of
-        HASHED, without comments and docstrings, and TRAINER."""
-        c = self.resolved()
-        names = (_module(c["model.name"], MODELS), _module(c["input.dataset"], DATASETS))
-        trees = [f"{name}={_tree(path)}" for name, path in sorted(_closure(names).items())]
-        return _digest("\n".join([f"trainer {TRAINER}", *trees]))
+        """8 hex digits of TRAINER and the code of the row's model, data set, transforms and task: see `code_hash`."""
+        c = self.loaded
+        used = [_target("model", c.model.name, MODELS), _target("data set", c.input.dataset, DATASETS)]
+        options = [value for _, value in _flat(c.model.to_dict()) if isinstance(value, str)]
+        used += [MODELS[name].target for name in options if name in MODELS]  # the backbone of a head
+        steps = (*c.input.train_transforms, *c.input.eval_transforms)
+        used += [_target("transform", name, TRANSFORMS) for name, _ in steps]
+        tables = {name: entry.target for table in (MODELS, DATASETS) for name, entry in table.items()}
+        texts = Code(ROOT, tables).texts(used, [_target("task", c.task.name, TASKS)])
+        return _digest("\n".join([f"trainer {TRAINER}", *texts]))
 
     def arguments(self, seed: int, workdir: str) -> list[str]:
         """Of `cnn train`."""
@@ -198,49 +221,10 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield above + key, value
 
 
-def _module(name: str, table: Mapping[str, Any]) -> str:
-    """The module behind a name of a table, or behind 'package.module:callable'."""
-    target = name if ":" in name else table[name].target if name in table else ""
-    if not target:
-        raise unknown("model or data set", name, table)
-    return target.partition(":")[0]
-
-
-def _closure(names: Sequence[str]) -> dict[str, Path]:
-    """Modules of HASHED that these import, themselves included, with their files; read without running them."""
-    found: dict[str, Path] = {}
-    waiting = list(names)
-    while waiting:
-        name = waiting.pop()
-        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-        if name in found or not name.startswith(HASHED) or not path.is_file():
-            continue
-        found[name] = path
-        for node in ast.walk(_parsed(path)):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return found
-
-
-def _parsed(path: Path) -> ast.Module:
-    """A file's syntax tree. One at a time: in Python 3.11, `ast.parse` in two threads at once can fail."""
-    with _PARSING:
-        return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def _tree(path: Path) -> str:
-    """A file's syntax tree as text that is the same for every version of Python; no comments, no docstrings."""
-    return _text(_parsed(path))
-
-
-def _text(node: Any) -> str:
-    if isinstance(node, ast.AST):
-        fields = [(key, value) for key, value in ast.iter_fields(node) if value not in (None, [])]
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            fields = [(key, value[1:] if key == "body" else value) for key, value in fields]
-        return f"{type(node).__name__}({','.join(f'{key}={_text(value)}' for key, value in fields)})"
-    if isinstance(node, list):
-        return f"[{','.join(map(_text, node))}]"
-    return repr(node)
+def _target(kind: str, name: str, table: Mapping[str, Entry]) -> str:
+    """'package.module:attribute' behind a name of a table; such a text itself is taken as it is."""
+    if ":" in name:
+        return name
+    if name not in table:
+        raise unknown(kind, name, table)
+    return table[name].target

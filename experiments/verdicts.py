@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cnn.figures import figure
+from cnn.scoring.comparing import best_first, is_score
 from cnn.scoring.sums import Interval, mean_interval
 from experiments.results import Result, Results, stale
 from experiments.statistics import Comparison, paired_t
@@ -68,7 +69,7 @@ def verdict(measured: Interval, expected: float | None, tolerance: float) -> str
 def values(row: Row, stored: Sequence[Result]) -> dict[int, float]:
     """{seed: value} in the row's unit: of the network, or of the trivial answer that the row is about."""
     found = {r.seed: r.baselines.get(row.baseline) if row.baseline else r.value for r in stored}
-    return {seed: value * row.scale for seed, value in found.items() if value is not None}
+    return {seed: value * row.scale for seed, value in found.items() if is_score(value)}
 
 
 def line(study: Study, row: Row, results: Results, seeds: int | None = None) -> Line:
@@ -98,13 +99,9 @@ def line(study: Study, row: Row, results: Results, seeds: int | None = None) -> 
 
 def strongest(row: Row, stored: Sequence[Result]) -> tuple[str, float] | None:
     """The best of the trivial answers, by its mean over the seeds."""
-    names = set.intersection(*(set(r.baselines) for r in stored))
+    names = sorted(set.intersection(*(set(r.baselines) for r in stored)))
     means = {name: row.scale * float(np.mean([r.baselines[name] for r in stored])) for name in names}
-    if not means:
-        return None
-    choose = max if "accuracy" in row.metric else min
-    name = choose(sorted(means), key=means.__getitem__)
-    return name, means[name]
+    return next(iter(best_first(means, row.better())), None)
 
 
 def comparisons(study: Study, results: Results, seeds: int | None = None) -> dict[tuple[str, str], Comparison]:

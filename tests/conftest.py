@@ -62,11 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart() -> None:
-    """Memory is kept as every verb does (see cnn/process.py); tracing makes so many objects that collecting garbage at
-    Python's own pace takes a tenth to a fifth of the time."""
-    from cnn.process import keep_freed_memory
+    """The process is set up as every verb does (see cnn/process.py); tracing makes so many objects that collecting
+    garbage at Python's own pace takes a tenth to a fifth of the time."""
+    from cnn.process import keep_freed_memory, quiet_orbax
 
     keep_freed_memory()
+    quiet_orbax()
     gc.set_threshold(100_000, 20, 100)
 
 

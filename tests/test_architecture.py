@@ -25,7 +25,7 @@ RANKS = {
     "cnn.tasks": 4,
     "cnn.step": 5,
     "cnn.train": 6, "cnn.evaluate": 6, "cnn.predict": 6, "cnn.data.tools.verbs": 6, "cnn.doctor": 6,
-    "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6, "cnn.preflight": 6,
+    "cnn.listing": 6, "cnn.report": 6, "cnn.inspect": 6, "cnn.preflight": 6, "cnn.inference": 6,
     "configs": 7,
     "experiments": 8,
 }  # fmt: skip
@@ -34,6 +34,7 @@ STRANGERS = {
     "cnn.data": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step"),
     "cnn.transforms": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.files", "cnn.config"),
     "cnn.files": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data", "cnn.transforms", "cnn.config"),
+    "cnn.inference.preprocess": ("cnn.models", "cnn.tasks", "cnn.layers", "cnn.step", "cnn.data"),
     "cnn.layers": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.models": ("cnn.data", "cnn.transforms", "cnn.config"),
     "cnn.convert.tables": ("cnn.models", "cnn.layers", "cnn.data", "cnn.config"),
@@ -43,7 +44,7 @@ NO_JAX = (
     "cnn", "cnn.cli", "cnn.errors", "cnn.tables", "cnn.config", "cnn.paths", "cnn.models", "cnn.tasks",
     "cnn.data", "cnn.transforms", "cnn.transforms.apply", "cnn.listing", "cnn.doctor", "cnn.report", "cnn.html",
     "cnn.convert", "cnn.convert.verb", "cnn.convert.rules", "cnn.convert.files", "cnn.convert.pretrained",
-    "cnn.native.build", "cnn.native.onednn",
+    "cnn.native.build", "cnn.native.onednn", "cnn.inference.preprocess", "cnn.inference.inputs",
 )  # fmt: skip
 REFERENCES = ("experiments.parity", "experiments.benchmarks")  # run other frameworks on purpose, to compare
 BANNED_MODULES = ("tensorflow", "torch", "pickle", "dill", "cloudpickle", "clu")
@@ -235,3 +236,12 @@ def test_light_modules_import_no_jax(name):
     if name not in TREES:
         pytest.fail(f"{name} is gone: mend NO_JAX")
     run_python(IMPORT_ALL_WITHOUT.format(blocked=("jax", "jaxlib", "flax", "matplotlib"), modules=[name]))
+
+
+@pytest.mark.parametrize(
+    ("module", "blocked"),
+    [("cnn.predict", ("optax", "cnn.optim", "cnn.plan")), ("cnn.inference.preprocess", ("jax", "jaxlib", "flax"))],
+)
+def test_what_using_a_network_does_not_import(module, blocked):
+    found = run_python(f"import sys, {module}; print(sorted(set({blocked!r}) & set(sys.modules)))")
+    assert found.strip() == "[]"

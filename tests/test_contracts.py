@@ -60,7 +60,7 @@ def test_it_trains_and_its_own_metric_chooses(trained):
     errors = {row["step"]: row["eval/word_error"] for row in rows if "eval/word_error" in row}
     assert errors[120] < 0.6 * errors[30]
     summary = json.loads((trained / "summary.json").read_text())
-    assert summary["best"]["value"] == min(errors.values()) and "loss/end" in summary["test"]
+    assert summary["best"]["best_value"] == min(errors.values()) and "loss/end" in summary["test"]
 
 
 @pytest.mark.parametrize("buckets", [(), (1, 3)])
@@ -111,6 +111,6 @@ def test_examples_longer_than_the_padding_are_named(monkeypatch):
     from tests.support import captions
 
     monkeypatch.setattr(captions, "LONGEST", 2)
-    with pytest.raises(UserError, match="an example has 3 tokens, a batch holds at most 2"):
+    with pytest.raises(UserError, match="example . of captions 'train' has 3 tokens, a batch holds at most 2"):
         plan = make_plan(settings())
         [plan.batches[step] for step in range(3)]

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.models import test_models as sweep
 
 CLASSES, INPUT = 10, (32, 32, 3)
+NEW = ("cnn/models/nin.py",)  # the example
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SWEPT = (
     sweep.test_contract_of_the_family,
@@ -43,3 +44,13 @@ def test_the_example_counts_as_the_paper_s_network(nin):
 @pytest.mark.parametrize("check", SWEPT, ids=lambda check: check.__name__)
 def test_the_sweeps_hold_for_the_example(nin, check):
     check(functools.partial(nin.NiN, **nin.NiN.TINY), size=nin.NiN.TINY_INPUT)
+
+
+def test_the_map_names_what_is_there():
+    """Every path in the text exists; '<...>' stands for any name, and a bare file name is one yet to be made."""
+    missing = []
+    for name in re.findall(r"`((?:cnn|configs|experiments|tests)/[^`\s]*)`", TEXT):
+        pattern = re.sub(r"<\w+>", "*", name.rstrip("/"))
+        if not any(ROOT.glob(pattern)) and name not in NEW:
+            missing.append(name)
+    assert not missing

@@ -11,6 +11,7 @@ from cnn import tree
 from cnn.errors import UserError
 from cnn.native import onednn
 from cnn.plan import make_plan
+from cnn.process import follow
 from tests.support.runs import tiny
 
 STEPS = 100
@@ -50,6 +51,7 @@ def _threads_as_before(monkeypatch):
 
 def trained(settings, steps):
     """({name: parameter or statistic}, losses) after that many steps."""
+    follow(settings)
     plan = make_plan(settings)
     update, state, losses = plan.train_step(), plan.new_state(), []
     for step in range(steps):

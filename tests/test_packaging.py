@@ -42,7 +42,7 @@ def test_every_pin_is_exact_and_names_no_host():
     assert "://" not in REQUIREMENTS and "--" not in REQUIREMENTS
 
 
-EXTRAS = ("cpu", "data", "medical", "segmentation", "tensorboard", "dev")
+EXTRAS = ("cpu", "data", "medical", "segmentation", "parquet", "tensorboard", "dev")
 
 
 @pytest.mark.parametrize("requirement", wanted(EXTRAS), ids=str)
@@ -52,7 +52,7 @@ def test_pins_lie_within_the_declared_bounds(requirement):
     assert requirement.specifier.contains(version)
 
 
-ALL = ("cpu", "data", "medical", "segmentation", "tensorboard", "dev", "tpu", "gpu", "preflight")
+ALL = ("cpu", "data", "medical", "segmentation", "parquet", "tensorboard", "dev", "tpu", "gpu", "preflight")
 
 
 @pytest.mark.parametrize("requirement", wanted(ALL), ids=str)

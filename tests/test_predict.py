@@ -9,8 +9,8 @@ from cnn import cli
 from cnn.build import eval_batches
 from cnn.errors import UserError
 from cnn.evaluate import Evaluator
+from cnn.inference.predictor import load
 from cnn.plan import make_plan
-from cnn.predict import files, load
 from cnn.run import checkpoint
 from cnn.train import train
 from tests.support.recipes import DIGITS
@@ -102,7 +102,7 @@ def test_unreadable_files_are_named_in_their_place(run, pictures, tmp_path, capf
     bad, good = (json.loads(line) for line in out.splitlines())
     assert bad["path"].endswith("bad.png") and "not an image" in bad["error"]
     agree([good], wanted[:1])
-    assert err == "1 of 2 files could not be read\n"
+    assert err == "1 of 2 inputs could not be predicted\n"
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,42 @@ def test_series(tmp_path):
             predictor.predict(value)
 
 
-def test_files_are_found_below_folders_and_sorted(tmp_path):
-    for name in ("b.png", "a.JPG", "sub/c.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.removeprefix(f"{tmp_path}/") for path in files([str(tmp_path)], (".png", ".jpg"))]
-    assert found == ["a.JPG", "b.png", "sub/c.png"]
-    globbed = list(files([f"{tmp_path}/**/*.png"], (".png",)))
-    assert [path.removeprefix(f"{tmp_path}/") for path in globbed] == ["b.png", "sub/c.png"]
-    with pytest.raises(UserError, match="no match"):
-        list(files([f"{tmp_path}/*.gif"], (".gif",)))
+def test_ts_files_of_unequal_lengths_and_gaps_are_predicted_as_evaluation_saw_them(tmp_path, capfd):
+    """Training filled and resampled them, so prediction does; the same file gives the same probabilities."""
+    rng = np.random.default_rng(0)
+    for split, count in (("TRAIN", 24), ("TEST", 9)):
+        lines = []
+        for i in range(count):
+            values = [f"{v:.4f}" for v in np.sin(np.arange(8 + i % 5) * (1 + i % 2)) + rng.normal(0, 0.1, 8 + i % 5)]
+            if i % 3 == 0:
+                values[i % 7] = "?"
+            lines.append(",".join(values) + (":slow", ":fast")[i % 2])
+        head = "@univariate true\n@classLabel true slow fast\n@data\n"
+        (tmp_path / f"X_{split}.ts").write_text(head + "\n".join(lines) + "\n")
+    config = tiny(
+        total_steps=2,
+        model={"name": "series_fcn", "widths": (8, 8, 8)},
+        input__dataset="ucr",
+        input__data_dir=str(tmp_path),
+        input__fake=False,
+        input__train_transforms=(),
+        input__mean=(),
+        input__std=(),
+        input__batch_size=8,
+        eval__every_steps=2,
+    )
+    assert train(config, str(tmp_path / "run")) == 0
+    plan = make_plan(config)
+    variables, meta = checkpoint.load_variables(checkpoint.find(str(tmp_path / "run")))
+    assert meta["card"]["preprocess"]["before"] == [["fill_gaps", {}], ["resample", {"steps": 12}]]
+    batches = eval_batches(plan.built, plan.dataset.source("test"))
+    wanted = Evaluator(plan.built).score(variables, batches, keep=True).predictions["probs"]
+    capfd.readouterr()
+    assert cli.main(["predict", f"--workdir={tmp_path / 'run'}", "--json", str(tmp_path / "X_TEST.ts")]) == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["path"] for row in rows] == [f"{tmp_path}/X_TEST.ts#{i}" for i in range(9)]
+    for row, probs in zip(rows, wanted, strict=True):
+        assert probabilities(row) == pytest.approx({"slow": probs[0], "fast": probs[1]}, abs=1e-6)
 
 
 def test_relative_paths(run, monkeypatch, tmp_path, capfd):

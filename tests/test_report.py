@@ -1,6 +1,7 @@
 """`cnn report` and the page that every run leaves: whole, self-contained, and never the end of a run."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -90,14 +91,27 @@ def test_what_is_missing_or_not_finite_is_said_and_not_drawn(runs, tmp_path):
     copy = shutil.copytree(runs / "a", tmp_path / "copy")
     summary = json.loads((copy / "summary.json").read_text())
     summary["test"]["loss"] = None
-    summary["baselines"] = {"strong <one>": {"accuracy": 1.0}, "odd": {}}
+    summary["baselines"] = {"odd": {}, "strong <one>": {"accuracy": 1.0}, "lost": {"accuracy": None}}
     del summary["timing"], summary["data"], summary["environment"]
     (copy / "summary.json").write_text(json.dumps(summary))
     (copy / "figures" / "curves.png").unlink()
     report.leave(copy)
     sound(copy / "report.html")
     text = (copy / "report.html").read_text()
-    assert "strong &lt;one&gt; scores higher" in text and "curves.png: not there" in text
+    assert "strong &lt;one&gt; is better than this run" in text and "curves.png: not there" in text
+    assert "Without a finite accuracy: odd, lost." in text and ">not finite</td>" in text
+
+
+def test_a_baseline_without_the_metric_is_not_better(runs, tmp_path):
+    copy = shutil.copytree(runs / "a", tmp_path / "copy")
+    summary = json.loads((copy / "summary.json").read_text())
+    summary["test"]["macro_f1"], summary["config"]["eval"]["metric"] = 0.98, "macro_f1"
+    summary["baselines"] = {"majority": {"accuracy": 0.99}, "weak": {"macro_f1": 0.2}}
+    (copy / "summary.json").write_text(json.dumps(summary))
+    report.leave(copy)
+    text = (copy / "report.html").read_text()
+    assert "This run is better than weak. Without a finite macro_f1: majority." in text
+    assert text.index("(this run)") < text.index("<td>weak") < text.index("<td>majority")
 
 
 def test_a_report_that_cannot_be_made_is_one_line(runs, tmp_path, capfd):
@@ -132,7 +146,19 @@ def test_a_mistake_is_one_line(runs, tmp_path, argv, said, capfd):
     assert said in err and len(err.splitlines()) == 1
 
 
-def test_only_shares_of_the_examples_get_an_interval():
-    assert report._proportion(0.5, 10) and not report._proportion(0.512345, 10)
-    assert not report._proportion(1.5, 10) and not report._proportion(0.5, 0)
+def test_only_shares_of_the_examples_get_an_interval(runs):
+    """ECE, AURC, macro-F1 and losses are no proportions, even where the number could be k of n."""
+    done = finished.read(runs / "a")
+    assert done.summary["proportions"] == ["accuracy", "top5"]
+    done.summary["test"]["ece"] = done.summary["test"]["macro_f1"] = 0.5  # 20 of 40
+
+    def intervals():
+        rows = "".join(report._metrics(done)).split("<tr><td>")[1:]
+        return {row.partition("<")[0]: re.search(r"\d to \d", row) is not None for row in rows}
+
+    assert {name for name, has in intervals().items() if has} == {"accuracy", "top5"}
+    assert {"ece", "macro_f1", "aurc", "loss", "balanced_accuracy"} <= intervals().keys()
+    del done.summary["proportions"]  # of a release that did not write it
+    assert not any(intervals().values())
+    assert report._proportion(0.5, 10) and not report._proportion(1.5, 10) and not report._proportion(0.5, 0)
     assert np.isnan(mean_interval([1.0]).low)

@@ -2,8 +2,9 @@
 
 A pickle is a program for a stack machine, and unpickling runs it: it may import and call whatever it names.
 This machine knows only the operations that build plain data. A name that the program wants to import is compared
-with a short list and stands for nothing but itself; "calling" one of the list makes a record of ours. Nothing is
-ever imported or called by name.
+with short lists and stands for nothing but itself; "calling" one of REBUILD makes a tensor or a dict of ours, "calling"
+one of INERT, the settings and counters that trainers save beside the weights, makes an empty `Opaque`. Nothing is ever
+imported or called by name. A program can also be short and make much: operations and copied elements are counted.
 """
 
 import pickletools
@@ -20,6 +21,8 @@ STORAGES = {
     "ByteStorage": "<u1", "BoolStorage": "|b1",
 }  # fmt: skip
 MAX_AXES = 16
+MAX_OPERATIONS = 2**20  # of one pickle; that of a network of 10,000 tensors has 300,000
+MAX_COPIED = 2**22  # elements that its calls copy
 
 
 class Refused(UserError):
@@ -54,22 +57,32 @@ class Name(NamedTuple):
     name: str
 
 
+class Opaque:
+    """What a name of INERT would have made: nothing is known of it but the name, and whatever is put in is dropped."""
+
+    def __init__(self, name: Name):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self.name.module}.{self.name.name}"
+
+
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
     return dict(pairs)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
     """What torch calls _rebuild_tensor_v2, checked against its storage."""
+    if len(shape) != len(strides) or len(shape) > MAX_AXES:
+        raise Refused(f"a tensor of it has {len(shape)} axes but {len(strides)} strides")
     numbers = [offset, *shape, *strides]
     if not isinstance(storage, Storage) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
         raise Refused("a tensor of it is described by something else than sizes and a storage")
-    if len(shape) != len(strides) or len(shape) > MAX_AXES:
-        raise Refused(f"a tensor of it has {len(shape)} axes but {len(strides)} strides")
     size, last = 1, offset
     for n, stride in zip(shape, strides, strict=True):
         size, last = size * n, last + (n - 1) * stride
     if size and (last >= storage.size or size > storage.size):
-        raise Refused(f"a tensor of shape {shape} does not fit in its storage of {storage.size} numbers")
+        raise Refused(f"a tensor of shape {tuple(shape[:8])} does not fit in its storage of {storage.size} numbers")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -91,6 +104,27 @@ REBUILD: dict[Name, Callable[..., Any]] = {
     Name("torch._utils", "_rebuild_parameter"): _parameter,
 }
 NAMES = {*REBUILD, *(Name("torch", storage) for storage in STORAGES)}
+_ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
+INERT = {
+    Name("argparse", "Namespace"), Name("types", "SimpleNamespace"), Name("collections", "defaultdict"),
+    Name("collections", "Counter"), Name("collections", "deque"), Name("datetime", "datetime"),
+    Name("datetime", "timedelta"), Name("datetime", "date"), Name("uuid", "UUID"), Name("copyreg", "_reconstructor"),
+    *(Name(module, kind) for module in ("pathlib", "pathlib._local")
+      for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path")),
+    *(Name(module, kind) for module in ("builtins", "__builtin__")
+      for kind in ("set", "frozenset", "list", "dict", "tuple", "int", "float", "str", "bool", "object", "slice",
+                   "complex", "bytearray")),
+    *(Name(module, function) for module in _ARRAYS for function in ("scalar", "_reconstruct")),
+    Name("numpy", "dtype"), Name("numpy", "ndarray"), Name("_codecs", "encode"),
+    Name("torch", "device"), Name("torch.torch_version", "TorchVersion"),
+    *(Name("torch", dtype) for dtype in ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64",
+                                         "uint8", "bool")),
+    Name("easydict", "EasyDict"), Name("yacs.config", "CfgNode"), Name("addict.addict", "Dict"),
+    Name("fvcore.common.config", "CfgNode"), Name("detectron2.config.config", "CfgNode"),
+    Name("ml_collections.config_dict.config_dict", "ConfigDict"),
+}  # fmt: skip
+# Packages of trainers all of whose names are inert here.
+INERT_PACKAGES = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "timm", "transformers", "mmengine")
 
 
 def read_stream(file: BytesIO, persistent: Callable[[Any], Any] | None = None) -> Any:
@@ -119,9 +153,12 @@ class _Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.copied = 0
 
     def run(self, file: BytesIO) -> Any:
-        for opcode, arg, _ in pickletools.genops(file):
+        for count, (opcode, arg, _) in enumerate(pickletools.genops(file)):
+            if count > MAX_OPERATIONS:
+                raise Refused(f"its pickle has more than {MAX_OPERATIONS} operations")
             name = opcode.name
             if name == "STOP":
                 return self.stack.pop()
@@ -168,18 +205,29 @@ class _Machine:
         self.set_items(items)
 
     def append(self, items: list[Any]) -> None:
+        if isinstance(self.stack[-1], Opaque):
+            return
         if not isinstance(self.stack[-1], list):
             raise TypeError("append to no list")
         self.stack[-1].extend(items)
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        if isinstance(target, Opaque):
+            return
         if not isinstance(target, dict):
             raise TypeError("an item of no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str | int):
+            if not isinstance(key, str | int | Opaque | Name):  # trainers have classes and paths for keys
                 raise TypeError("a key that is neither text nor a number")
             target[key] = value
+
+    def opaque_set(self, _: Any) -> None:
+        self.stack.append(Opaque(Name("builtins", "set")))
+
+    def opaque_frozenset(self, _: Any) -> None:
+        self.marked()
+        self.opaque_set(_)
 
     def set_item(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
@@ -187,7 +235,8 @@ class _Machine:
 
     def named(self, module: Any, name: Any) -> None:
         found = Name(str(module), str(name))
-        if found not in NAMES:
+        inert = found in INERT or found.module.partition(".")[0] in INERT_PACKAGES and "." not in found.name
+        if found not in NAMES and not inert:
             text = f"{module}.{name}"[:80]
             raise Refused(f"it wants to import '{text}', which tensors do not need; nothing was executed. {ADVICE}")
         self.stack.append(found)
@@ -198,14 +247,27 @@ class _Machine:
 
     def reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        if not isinstance(function, Name) or function not in REBUILD or not isinstance(arguments, tuple):
+        if not isinstance(function, Name) or not isinstance(arguments, tuple) or function in NAMES - REBUILD.keys():
             raise Refused(f"its pickle calls something that is no function of tensors; {ADVICE}")
+        if function not in REBUILD:
+            self.stack.append(Opaque(function))
+            return
+        self.copied += sum(len(part) for part in arguments if isinstance(part, list | tuple | dict))
+        if self.copied > MAX_COPIED:
+            raise Refused(f"its pickle copies more than {MAX_COPIED} elements")
         self.stack.append(REBUILD[function](*arguments))
+
+    def new_object(self, _: Any) -> None:
+        self.reduce(_)
+
+    def new_object_with_names(self, _: Any) -> None:
+        self.stack.pop()
+        self.reduce(_)
 
     def build(self, _: Any) -> None:
         """Attributes of an object: of a state dict its `_metadata`, which nobody here needs."""
         self.stack.pop()
-        if not isinstance(self.stack[-1], dict):
+        if not isinstance(self.stack[-1], dict | Opaque):
             raise Refused(f"its pickle sets attributes of something that is no dict; {ADVICE}")
 
     def persistent_id(self, _: Any) -> None:
@@ -241,6 +303,12 @@ OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": lambda machine, arg: machine.named(*arg.split(" ", 1)),
     "STACK_GLOBAL": _Machine.stack_global,
     "REDUCE": _Machine.reduce,
+    "NEWOBJ": _Machine.new_object,
+    "NEWOBJ_EX": _Machine.new_object_with_names,
+    "EMPTY_SET": _Machine.opaque_set,
+    "FROZENSET": _Machine.opaque_frozenset,
+    "POP": lambda machine, _: machine.stack.pop(),
+    "ADDITEMS": lambda machine, _: machine.append(machine.marked()),
     "BUILD": _Machine.build,
     "BINPERSID": _Machine.persistent_id,
 }

@@ -10,7 +10,7 @@ from typing import Any
 from cnn import paths
 from cnn.errors import UserError, unknown
 
-FORMAT = 2  # raise it when converting changes: what is in the cache is made again
+FORMAT = 3  # raise it when converting changes: what is in the cache is made again
 SCHEME = "pretrained:"  # begins an `init_from` that names one of them
 
 

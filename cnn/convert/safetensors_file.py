@@ -1,6 +1,8 @@
 """`.safetensors`: eight bytes of length, a JSON header, then the tensors' bytes without gaps."""
 
+import io
 import json
+import math
 import struct
 from typing import Any
 
@@ -13,22 +15,28 @@ DTYPES = {
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "|b1",
 }  # fmt: skip
-MAX_HEADER = 10**8  # bytes; the format's own limit
+MAX_HEADER = 10**7  # bytes; that of 100,000 tensors. The format's own limit is 10**8
 
 
-def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
+def read_safetensors(file: io.BufferedIOBase, size: int) -> dict[str, np.ndarray]:
     """{name: array} in the order of the data, which is mostly that of the network.
+
+    Args:
+      size: bytes of the file.
 
     Raises:
       Refused: the header is broken, or an entry does not agree with the data.
     """
-    if len(content) < 8:
+    start = file.read(8)
+    if len(start) < 8:
         raise Refused("it is too short for a safetensors file")
-    length = struct.unpack("<Q", content[:8])[0]
-    if length > min(MAX_HEADER, len(content) - 8):
-        raise Refused(f"its header should have {length} bytes, the file has {len(content) - 8}: it is truncated")
+    length = struct.unpack("<Q", start)[0]
+    if length > size - 8:
+        raise Refused(f"its header should have {length} bytes, the file has {size - 8}: it is truncated")
+    if length > MAX_HEADER:
+        raise Refused(f"its header has {length} bytes, the limit is {MAX_HEADER}")
     try:
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_once)
+        header = json.loads(file.read(length), object_pairs_hook=_once)
     except Refused:
         raise
     except (ValueError, RecursionError) as error:
@@ -36,22 +44,28 @@ def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
     if not isinstance(header, dict):
         raise Refused("its header is no JSON object")
     header.pop("__metadata__", None)
-    data, end, found = memoryview(content)[8 + length :], 0, {}
+    there, end, found = size - 8 - length, 0, {}
     entries = {name: _entry(name, entry) for name, entry in header.items()}
-    for name, (dtype, shape, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        size = int(np.prod(shape, dtype=object)) * np.dtype(DTYPES[dtype]).itemsize
-        if stop - begin != size:
-            raise Refused(f"'{name[:60]}' {dtype} {shape} needs {size} bytes, its offsets give {stop - begin}")
+    in_order = sorted(entries.items(), key=lambda item: item[1][2:])
+    for name, (dtype, shape, begin, stop) in in_order:
+        needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+        if stop - begin != needed:
+            raise Refused(f"'{name[:60]}' {dtype} {shape[:8]} needs {needed} bytes, its offsets give {stop - begin}")
         if begin != end:
             raise Refused(f"'{name[:60]}' begins at byte {begin}, where {end} is due: tensors overlap or leave gaps")
-        if stop > len(data):
-            raise Refused(f"'{name[:60]}' ends at byte {stop} of {len(data)}: the file is truncated")
-        numbers = np.frombuffer(data[begin:stop], DTYPES[dtype])
+        if stop > there:
+            raise Refused(f"'{name[:60]}' ends at byte {stop} of {there}: the file is truncated")
+        end = stop
+    if end != there:
+        raise Refused(f"it has {there} bytes of data, its header accounts for {end}")
+    for name, (dtype, shape, begin, stop) in in_order:
+        numbers = np.frombuffer(file.read(stop - begin), DTYPES[dtype])
         if dtype == "BF16":  # the upper half of a float32
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-        found[name], end = numbers.reshape(shape), stop
-    if end != len(data):
-        raise Refused(f"it has {len(data)} bytes of data, its header accounts for {end}")
+        try:
+            found[name] = numbers.reshape(shape)
+        except ValueError as error:
+            raise Refused(f"'{name[:60]}' has a shape that no array can have {shape[:4]}") from error
     return found
 
 
@@ -71,6 +85,6 @@ def _entry(name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise Refused(f"'{name[:60]}' is of type {str(dtype)[:20]}; readable are {', '.join(DTYPES)}")
     numbers = [*shape, *offsets] if isinstance(shape, list) and isinstance(offsets, list) else [-1]
-    if not all(type(n) is int and n >= 0 for n in numbers) or len(offsets) != 2 or len(shape) > 16:
+    if not all(type(n) is int and 0 <= n < 2**63 for n in numbers) or len(offsets) != 2 or len(shape) > 16:
         raise Refused(f"the header's entry of '{name[:60]}' has no valid shape and offsets")
     return dtype, tuple(shape), offsets[0], offsets[1]

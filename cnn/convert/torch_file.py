@@ -6,14 +6,16 @@ then, per key, the number of elements as int64 and their bytes.
 """
 
 import io
+import math
 import struct
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from cnn.convert.pickle_stream import STORAGES, Name, Refused, Storage, Tensor, read_stream
-from cnn.convert.zip_limits import open_zip, read_member
+from cnn.convert.zip_limits import read_member
 
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -21,14 +23,16 @@ MAX_PICKLE = 2**26  # bytes; a network of 10,000 tensors needs about 2 MiB
 MAX_BLOWUP = 16  # all tensors together, against the file: some may share a storage
 
 
-def read_zip(content: bytes) -> Any:
+def read_zip(archive: zipfile.ZipFile, size: int) -> Any:
     """The object of a zip file: dicts, lists and plain values with NumPy arrays in place of tensors.
+
+    Args:
+      archive: from `open_zip`; `size`: bytes of its file.
 
     Raises:
       Refused: not such a file, damaged, or not plain data.
     """
-    archive = open_zip(content)
-    names = archive.namelist()
+    names = set(archive.namelist())
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise Refused("it is a zip file without data.pkl, so not of PyTorch")
@@ -53,7 +57,7 @@ def read_zip(content: bytes) -> Any:
 
     root_object = read_stream(io.BytesIO(read_member(archive, pickles[0])), persistent)
     tensors = _tensors_in(root_object)
-    _check_total(tensors, len(content))
+    _check_total(tensors, size)
     for tensor in tensors:
         storage = tensor.storage
         if storage not in flat:
@@ -61,9 +65,9 @@ def read_zip(content: bytes) -> Any:
     return _materialised(root_object, flat)
 
 
-def read_legacy(content: bytes) -> Any:
+def read_legacy(content: io.BufferedIOBase, size: int) -> Any:
     """The object of a legacy file; as `read_zip`."""
-    file = io.BytesIO(content)
+    file = io.BytesIO(content.read(MAX_PICKLE))  # where its pickles end is not known before they are read
     if read_stream(file) != LEGACY_MAGIC or read_stream(file) != LEGACY_PROTOCOL:
         raise Refused("it does not begin like a file of PyTorch")
     machine = read_stream(file)
@@ -79,18 +83,19 @@ def read_legacy(content: bytes) -> Any:
 
     root_object = read_stream(file, persistent)
     keys = read_stream(file)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
         raise Refused("its list of storages is not that of its tensors")
     tensors = _tensors_in(root_object)
-    _check_total(tensors, len(content))
+    _check_total(tensors, size)
     flat: dict[Storage, np.ndarray] = {}
+    content.seek(file.tell())
     for key in keys:
         storage = storages[key]
         wanted = storage.size * storage.itemsize
-        size, data = file.read(8), file.read(wanted)
-        if len(size) < 8 or len(data) < wanted:
+        if content.tell() + 8 + wanted > size:
             raise Refused(f"it ends in the middle of storage '{key[:40]}': the file is truncated")
-        if struct.unpack("<q", size)[0] != storage.size:
+        count, data = content.read(8), content.read(wanted)
+        if struct.unpack("<q", count)[0] != storage.size:
             raise Refused(f"its storage '{key[:40]}' has another size than its tensors say")
         flat[storage] = _numbers(data, storage)
     return _materialised(root_object, flat)
@@ -128,7 +133,7 @@ def _tensors_in(node: Any) -> list[Tensor]:
 
 
 def _check_total(tensors: list[Tensor], file_size: int) -> None:
-    total = sum(int(np.prod(t.shape, dtype=object)) * t.storage.itemsize for t in tensors)
+    total = sum(math.prod(t.shape) * t.storage.itemsize for t in tensors)
     if total > MAX_BLOWUP * file_size:
         raise Refused(f"its tensors would need {total} bytes, more than {MAX_BLOWUP} times the file")
 
@@ -152,6 +157,9 @@ def _materialised(node: Any, flat: Mapping[Storage, np.ndarray]) -> Any:
 def _array(tensor: Tensor, flat: Mapping[Storage, np.ndarray]) -> np.ndarray:
     numbers = flat[tensor.storage]
     strides = [stride * numbers.itemsize for stride in tensor.strides]
-    return np.lib.stride_tricks.as_strided(
-        numbers[tensor.offset :], tensor.shape, strides, writeable=False
-    )
+    try:
+        if not math.prod(tensor.shape):  # its strides may point anywhere
+            return np.zeros(tensor.shape, numbers.dtype)
+        return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise Refused(f"a tensor of it has a shape or strides that no array can have {tensor.shape[:4]}") from error

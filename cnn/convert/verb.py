@@ -13,9 +13,10 @@ from typing import Any
 
 from cnn import flags
 from cnn.data import DATASETS
-from cnn.errors import UserError, unknown
+from cnn.errors import UserError, printable, unknown
 from cnn.models import MODELS
 
+WEIGHTS = ("auto", "ema", "plain")  # which of a file's state dicts; see `cnn.convert.files.read_weights`
 ADVICE = (
     "What differs in spite of equal weights is padding (--option=padding=SAME), the norm's epsilon "
     "(--option=norm_epsilon=1e-3), an activation, or the input"
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--method", default="bilinear", help="of resizing: area, bilinear, bicubic")
     parser.add_argument("--mean", default="", help="per channel, of images in [0, 1]; default: ImageNet's")
     parser.add_argument("--std", default="", help="as --mean")
+    parser.add_argument("--weights", default="auto", help="of a file with both: ema (averaged) or plain; default: ema")
     parser.add_argument("--activations", default="", metavar="NPZ",
                         help="outputs of the other network's layers (how: help(cnn.convert.compare)); "
                         "names the first layer that differs")  # fmt: skip
@@ -49,6 +51,8 @@ def main(argv: list[str]) -> int:
     for kind, name, table in (("model", args.model, MODELS), ("dataset", args.dataset, {"": None, **DATASETS})):
         if name not in table:
             raise unknown(kind, name, table)
+    if args.weights not in WEIGHTS:
+        raise unknown("choice of --weights", args.weights, WEIGHTS)
     report = convert(args)
     if args.json:
         print(json.dumps(report))
@@ -65,29 +69,26 @@ def convert(args: Any) -> dict[str, Any]:
     """
     from cnn.convert import variables
     from cnn.convert.compare import INPUT
-    from cnn.convert.files import read_state
-    from cnn.convert.imported import dataset_info, network, write
-    from cnn.convert.labels import read_classes
+    from cnn.convert.files import read_state, read_weights
+    from cnn.convert.imported import network, write
+    from cnn.process import prepare
     from cnn.tree import size
 
+    prepare()
     options = dict(_option(text) for text in args.option)
     preprocessing = _preprocessing(args)
-    state = read_state(args.file)
+    weights = read_weights(args.file, args.weights)
+    state, left_out = weights.arrays, list(weights.aside)
     theirs = read_state(args.activations) if args.activations else {}
     if args.activations and INPUT not in theirs:
         raise UserError(f"'{args.activations}' has no array '{INPUT}', the network's input [b, c, *space]")
-    entry, channels = MODELS[args.model], len(preprocessing.mean)
-    known = read_classes(args.classes) if args.classes else entry.classes
-    info = dataset_info(known, channels, args.dataset, entry.gives)
-    built = network(args.model, options, info, preprocessing)
-    like = variables.abstract_variables(built.model, built.inputs)
-    if not args.classes:
-        there = variables.classes_in(args.model, args.layout, state, like)
-        if there not in (None, info.num_classes):
-            info = dataset_info(there, channels, args.dataset, entry.gives)
-            built = network(args.model, options, info, preprocessing)
-            like = variables.abstract_variables(built.model, built.inputs)
-    converted, layout = variables.convert_detecting(args.model, args.layout, state, like)
+    try:
+        built, converted, layout = _fitted(args, state, options, preprocessing)
+    except UserError:
+        if not left_out:
+            raise
+        state, left_out = state | weights.aside, []  # the network has layers outside of what is wrapped
+        built, converted, layout = _fitted(args, state, options, preprocessing)
     meant = variables.options_of(args.model, layout)
     if meant.keys() - options.keys():  # they change no shape
         options = meant | options
@@ -104,7 +105,11 @@ def convert(args: Any) -> dict[str, Any]:
         "layout": layout,
         "options": options,
         "tensors": len(state),
-        "dropped": variables.dropped(args.model, layout, state, like),
+        "weights": weights.chosen,
+        "other_weights": list(weights.others),
+        "prefix": weights.prefix,
+        "left_out": left_out,
+        "dropped": variables.dropped(args.model, layout, state, converted),
         "parameters": size(converted["params"]),
         "classes": list(built.info.class_names),
         "preprocessing": dict(preprocessing.transforms())
@@ -113,6 +118,30 @@ def convert(args: Any) -> dict[str, Any]:
         "compared": bool(theirs),
         "out": None if difference else str(out),
     }
+
+
+def _fitted(args: Any, state: dict[str, Any], options: dict[str, Any], preprocessing: Any) -> tuple[Any, Any, str]:
+    """(the network, its variables out of the state dict, the layout that fitted).
+
+    Raises:
+      UserError: no layout fits.
+    """
+    from cnn.convert import variables
+    from cnn.convert.imported import dataset_info, network
+    from cnn.convert.labels import read_classes
+
+    entry, channels = MODELS[args.model], len(preprocessing.mean)
+    known = read_classes(args.classes) if args.classes else entry.classes
+    info = dataset_info(known, channels, args.dataset, entry.gives)
+    built = network(args.model, options, info, preprocessing)
+    like = variables.abstract_variables(built.model, built.inputs)
+    if not args.classes:
+        there = variables.classes_in(args.model, args.layout, state, like)
+        if there not in (None, info.num_classes):
+            info = dataset_info(there, channels, args.dataset, entry.gives)
+            built = network(args.model, options, info, preprocessing)
+            like = variables.abstract_variables(built.model, built.inputs)
+    return built, *variables.convert_detecting(args.model, args.layout, state, like)
 
 
 def _difference(
@@ -170,6 +199,7 @@ def _text(report: dict[str, Any]) -> str:
     dropped = f", {len(report['dropped'])} dropped ({report['dropped'][0]}, ...)" if report["dropped"] else ""
     lines = [
         f"{report['model']}: {report['parameters']:,} parameters from {report['file']}",
+        *_chosen_text(report),
         f"  {report['tensors']} tensors{dropped}; layout {report['layout']}; options: {options}",
         f"  pictures: {steps}",
         f"  {len(classes)} classes: {', '.join(classes[:4])}" + (", ..." if len(classes) > 4 else ""),
@@ -179,6 +209,18 @@ def _text(report: dict[str, Any]) -> str:
     if report["compared"]:
         lines.append("  the outputs of all layers agree")
     return "\n".join([*lines, f"written: {report['out']}; try: cnn predict --workdir={report['out']} PHOTO"])
+
+
+def _chosen_text(report: dict[str, Any]) -> list[str]:
+    """Which of the weights in the file were taken, and what was left out."""
+    lines = []
+    if report["weights"]:
+        others = ", ".join(report["other_weights"])
+        lines.append(f"  weights: '{report['weights']}'" + (f"; not taken: {others} (see --weights)" if others else ""))
+    if report["left_out"]:
+        shown = ", ".join(map(printable, report["left_out"][:5])) + ", ..." * (len(report["left_out"]) > 5)
+        lines.append(f"  keys without the prefix '{report['prefix']}' that the others have are left out: {shown}")
+    return lines
 
 
 def _short(value: Any) -> str:

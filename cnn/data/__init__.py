@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cnn import paths
-from cnn.errors import UserError, unknown
+from cnn.errors import UserError, printable, unknown
 from cnn.tables import Entry, resolve
 
 if TYPE_CHECKING:
@@ -118,6 +118,10 @@ class Provider:
         """What tells these data from others of the same name and sizes, once prepared."""
         return ()
 
+    def contents_by_size(self) -> Iterable[str]:
+        """`contents` as checkpoints of format 1 have them: files of a folder by their sizes, not by hashes."""
+        return self.contents()
+
     def notes(self) -> tuple[str, ...]:
         """Lines that the user should see."""
         return ()
@@ -144,30 +148,58 @@ class Dataset:
     _fake: bool
     _in_memory: str
     _workers: int
+    _checked: set[str] = dataclasses.field(default_factory=set)  # splits whose targets can be
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Those of the notes that are problems."""
-        return () if self._fake else self._provider.problems()
+        return () if self._fake else tuple(map(printable, self._provider.problems()))
+
+    @property
+    def root(self) -> str:
+        """The user's folder, '' for data sets that are none."""
+        return getattr(self._provider, "root", "")
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hex digits: equal for equal data, wherever they are kept. Images of a folder count by path,
-        label and file size, prepared data by their version."""
+        """32 hex digits: equal for equal data, wherever they are kept. Files of a folder count by path, label and a
+        hash of their content, prepared data by their version."""
+        return self._digest(["fake"] if self._fake else self._provider.contents())
+
+    def matches(self, fingerprint: str) -> bool:
+        """Whether a checkpoint's fingerprint is of these data; those of format 1 know files by their sizes alone."""
+        if fingerprint == self.fingerprint:
+            return True
+        return not self._fake and fingerprint == self._digest(self._provider.contents_by_size())
+
+    def _digest(self, contents: Iterable[str]) -> str:
         digest = hashlib.blake2b(digest_size=16)
         facts = [self.info.name, *self.info.class_names]
         facts += [f"{split}={size}" for split, size in sorted(self.splits.items())]
-        for part in (*facts, *(["fake"] if self._fake else self._provider.contents())):
+        for part in (*facts, *contents):
             digest.update(part.encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
 
-    def source(self, split: str) -> "Source":
+    def source(self, split: str, checked: bool = True) -> "Source":
         """Examples of 'train', 'train[:90%]', 'train[90%:]+test', ...
 
+        Args:
+          checked: refuse targets that cannot be, where they are in memory (`cnn.data.labels_check`).
+
         Raises:
-          UserError: no such split, bad syntax, or no example in it.
+          UserError: no such split, bad syntax, no example in it, or targets that cannot be.
         """
+        from cnn.data.labels_check import check_targets
+
+        found = self._opened(split, checked)
+        if checked and split not in self._checked:
+            check_targets(found, self.info, split)
+            self._checked.add(split)
+        return found
+
+    def _opened(self, split: str, checked: bool) -> "Source":
         from cnn.data import sources
+        from cnn.data.labels_check import CheckedSource
 
         parts = sources.parse_split(split, self.splits)
         name = f"{self.info.name} '{split}'"
@@ -179,7 +211,12 @@ class Dataset:
                 for part, start, stop in parts
             ]
             return sources.concatenated(stacked, name)
-        opened = [(self._whole(part), start, stop) for part, start, stop in parts]
+        opened = []
+        for part, start, stop in parts:
+            records = self._whole(part)
+            if checked and isinstance(records, sources.RecordSource):
+                records = CheckedSource(records, self.info)
+            opened.append((records, start, stop))
         whole = sources.SplitSource(opened, name)
         if size is None and not self._fake and not self._workers:  # a worker process would keep its own copy
             if self._keep([self._provider.split_bytes(part) for part, _, _ in parts]):
@@ -216,7 +253,7 @@ def open_dataset(config: Any) -> Dataset:
         sizes, notes = fake.sizes(provider.splits), ()
     else:
         provider.prepare()
-        sizes, notes = provider.sizes(), provider.notes()
+        sizes, notes = provider.sizes(), tuple(map(printable, provider.notes()))
     return Dataset(provider.info, sizes, notes, provider, config.fake, config.in_memory, config.workers)
 
 

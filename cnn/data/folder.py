@@ -1,46 +1,42 @@
 """Your own images: DIR/CLASS/* or DIR/{train,validation,test}/CLASS/*.
 
 DIR/CLASS/* is split 80/10/10 by a hash of each file's path. Where DIR has `train` but not both of the
-others, each absent one is 10 % of `train`, taken out of it in the same way.
+others, each absent one is 10 % of `train`, taken out of it in the same way. Usual other names of splits are known, in
+upper and lower case: Training, val, dev, TEST.
 
 Every file is decoded once up front, so nothing breaks in epoch 3. The verdicts are kept in the cache,
-by path, size and time of change, never in your folder.
+by path, inode, size and time of change, never in your folder.
 """
 
 import collections
-import concurrent.futures
 import hashlib
-import json
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int32
 
-from cnn import paths
 from cnn.data import Provider
 from cnn.data.sources import ArraySource, Example, in_memory
-from cnn.errors import UserError
+from cnn.data.split_names import check_no_splits, found_splits, split_of_folder
+from cnn.data.verdicts import verdicts
+from cnn.errors import UserError, printable
 from cnn.features import LABEL, DatasetInfo, Feature
-from cnn.files.images import BadImage, decode_image, inspect
+from cnn.files.images import BadImage, Seen, decode_image, inspect
+from cnn.files.walk import entries, folders, walk
 
-SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
-SPLITS |= {"validation": "validation", "test": "test"}
 TRAIN, VALIDATION = 0.8, 0.1  # of DIR/CLASS/*; the rest is 'test'
-_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
-_SAVE_EVERY = 5000
+_SHOWN = 3  # files of one reason that a note names
 
 
 class FolderSource:
     """Image files with their labels, decoded on access."""
 
     def __init__(self, root: str, files: Sequence[str], labels: Int32[np.ndarray, " n"], name: str):
-        self.root, self.files, self.labels, self.name = root, tuple(files), labels, name
+        self.root, self.paths, self.labels, self.name = root, tuple(files), labels, name
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> Example:
         try:
@@ -56,7 +52,11 @@ class FolderSource:
         return [self[i] for i in indices]
 
     def describe(self, i: int) -> str:
-        return os.path.join(self.root, self.files[i])
+        return os.path.join(self.root, self.paths[i])
+
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `cnn.data.sources.files_of`."""
+        return [self.describe(i)], str(self.labels[i])
 
 
 class Folder(Provider):
@@ -73,11 +73,12 @@ class Folder(Provider):
         self._notes: list[str] = []
         self._pixels: dict[str, int] = {}
         self._arrays: dict[str, ArraySource] = {}
-        self._bytes: dict[str, int] = {}  # of each file
+        self._digests: dict[str, str] = {}  # of each file
         classes = tuple(f"class{i}" for i in range(10))  # for fake data without a folder
         if self.root:
             self._split_folders = _find_splits(self.root)
-            classes = _find_classes(self.root, self._split_folders)
+            self._class_folders = _find_classes(self.root, self._split_folders)
+            classes = tuple(map(printable, self._class_folders))
         self.info = DatasetInfo("folder", {"image": Feature.image(None, None, 3)}, {"label": LABEL}, classes)
 
     def prepare(self) -> None:
@@ -91,10 +92,13 @@ class Folder(Provider):
         if self._sources:
             return
         found = list(self._files())
-        verdicts = check([file for file, _, _ in found], self.root)
-        reasons = {file: verdicts[file][3] for file, _, _ in found}
+        seen = {
+            file: Seen(*values)
+            for file, values in verdicts([file for file, _, _ in found], self.root, "images", inspect).items()
+        }
+        reasons = {file: seen[file].reason for file, _, _ in found}
         good = [entry for entry in found if not reasons[entry[0]]]
-        self._bytes = {file: verdicts[file][0] for file, _, _ in good}
+        self._digests = {file: seen[file].digest for file, _, _ in good}
         self._report({file: reason for file, reason in reasons.items() if reason}, len(found))
         present = {label for _, label, _ in good}
         for label, name in enumerate(self.info.class_names):
@@ -105,7 +109,7 @@ class Folder(Provider):
             labels = np.array([label for _, label, _ in chosen], np.int32)
             files = [file for file, _, _ in chosen]
             self._sources[split] = FolderSource(self.root, files, labels, f"folder '{split}'")
-            self._pixels[split] = sum(verdicts[file][1] * verdicts[file][2] for file in files)
+            self._pixels[split] = sum(seen[file].height * seen[file].width for file in files)
             if self._split_folders and split not in self._split_folders:
                 self._notes.append(
                     f"{self.root} has no '{split}': {len(files)} images of 'train' are taken for it"
@@ -114,7 +118,7 @@ class Folder(Provider):
         if missing:
             names = ", ".join(self.info.class_names[label] for label in sorted(missing))
             self._notes.append(f"{self.root}: no training image of {names}")
-        shapes = {tuple(verdicts[file][1:3]) for file, _, _ in good}
+        shapes = {(seen[file].height, seen[file].width) for file, _, _ in good}
         if len(shapes) == 1:
             self.info = DatasetInfo(
                 "folder", {"image": Feature.image(*shapes.pop(), 3)}, {"label": LABEL}, self.info.class_names
@@ -124,19 +128,13 @@ class Folder(Provider):
         """(path relative to the root with '/', label, split)."""
         absent = [split for split in self.splits if split not in self._split_folders]
         for split, folder in (self._split_folders or {"train": ""}).items():
-            for label, name in enumerate(self.info.class_names):
+            for label, name in enumerate(self._class_folders):
                 for file in walk(self.root, os.path.join(folder, name)):
                     drawn = split_of(file) if split == "train" else split
                     yield file, label, drawn if drawn in absent else split
 
     def _report(self, left_out: dict[str, str], total: int) -> None:
-        by_reason = collections.defaultdict(list)
-        for file, reason in left_out.items():
-            by_reason[reason].append(file)
-        parts = []
-        for reason, files in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-            shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
-            parts.append(f"{len(files)} {reason} ({shown})")
+        parts = reasons_in_short(left_out)
         if parts:
             self._notes.append(f"{self.root}: left out {len(left_out)} of {total}: " + "; ".join(parts))
         loose = [f for f in entries(self.root) if os.path.isfile(os.path.join(self.root, f))]
@@ -149,8 +147,14 @@ class Folder(Provider):
     def contents(self) -> Iterator[str]:
         for split in self.splits:
             source = self._sources[split]
+            for file, label in zip(source.paths, source.labels.tolist(), strict=True):
+                yield f"{split}/{label}/{self._digests[file]}/{file}"
+
+    def contents_by_size(self) -> Iterator[str]:
+        for split in self.splits:
+            source = self._sources[split]
             for file, label in zip(source.files, source.labels.tolist(), strict=True):
-                yield f"{split}/{label}/{self._bytes[file]}/{file}"
+                yield f"{split}/{label}/{os.path.getsize(os.path.join(self.root, file))}/{file}"
 
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
@@ -174,16 +178,6 @@ class Folder(Provider):
         return 3 * self._pixels[split]
 
 
-def entries(folder: str) -> list[str]:
-    """Names in a folder, without hidden ones and what systems leave behind."""
-    return sorted(n for n in os.listdir(folder) if n[0] != "." and n.lower() not in _IGNORED)
-
-
-def folders(folder: str) -> list[str]:
-    """Names of the folders in a folder."""
-    return [name for name in entries(folder) if os.path.isdir(os.path.join(folder, name))]
-
-
 def _find_splits(root: str) -> dict[str, str]:
     """{split: its folder}, empty where the folder holds classes directly."""
     if not os.path.isdir(root):
@@ -192,16 +186,17 @@ def _find_splits(root: str) -> dict[str, str]:
     names = folders(root)
     if not names:
         raise UserError(f"{root} holds no folders; expected DIR/CLASS/* or DIR/train/CLASS/*")
-    if "train" not in names or not folders(os.path.join(root, "train")):
+    holding = [name for name in names if folders(os.path.join(root, name))]
+    found = found_splits(root, holding, "folders of classes")
+    if "train" not in found:
         return {}
-    result: dict[str, str] = {}
     for name in names:
-        if name not in SPLITS:
-            raise UserError(f"{root} has 'train', but '{name}' beside it is none of {', '.join(SPLITS)}")
-        if SPLITS[name] in result:
-            raise UserError(f"{root} has both '{result[SPLITS[name]]}' and '{name}'; keep one")
-        result[SPLITS[name]] = name
-    return {split: result[split] for split in ("train", "validation", "test") if split in result}
+        if not split_of_folder(name):
+            raise UserError(
+                f"{root} has '{found['train']}', but '{name}' beside it is no split; known are train, validation (val, "
+                "valid, dev) and test"
+            )
+    return found
 
 
 def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
@@ -211,25 +206,14 @@ def _find_classes(root: str, splits: dict[str, str]) -> tuple[str, ...]:
         if set(found) != set(classes):
             only = sorted(set(found) ^ set(classes))
             raise UserError(
-                f"{root}: '{name}' and 'train' have different classes; in one only: {', '.join(only[:5])}"
+                f"{root}: '{name}' and '{splits['train']}' have different classes; in one only: "
+                f"{', '.join(only[:5])}. A class without images in a split is an empty folder there"
             )
+    if not splits:
+        check_no_splits(root, classes)
     if len(classes) < 2:
         raise UserError(f"{root} holds only the class '{classes[0]}'; classification needs two or more")
     return tuple(classes)
-
-
-def walk(root: str, folder: str) -> Iterator[str]:
-    """Files below `folder` of `root`, sorted, as paths relative to the root with '/'."""
-    seen = set()  # links may form a circle
-    for place, inside, files in os.walk(os.path.join(root, folder), followlinks=True):
-        if os.path.realpath(place) in seen:
-            inside.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        inside[:] = sorted(n for n in inside if n[0] != "." and n.lower() not in _IGNORED)
-        for name in sorted(files):
-            if name[0] != "." and name.lower() not in _IGNORED:
-                yield os.path.relpath(os.path.join(place, name), root).replace(os.sep, "/")
 
 
 def fraction(file: str, salt: str) -> float:
@@ -244,55 +228,16 @@ def split_of(file: str) -> str:
     return "train" if value < TRAIN else "validation" if value < TRAIN + VALIDATION else "test"
 
 
-def check(
-    files: Sequence[str], root: str, look: Callable[[str], tuple[int, int, str]] | None = None
-) -> dict[str, tuple[int, int, int, str]]:
-    """(bytes, height, width, reason) per file; the last three are what `look` says of its path, `images.inspect`
-    where none is given. Only new and changed ones are decoded.
-    """
-    kind = f"{look.__name__}:{root}" if look else root
-    look = look or inspect
-    digest = hashlib.blake2b(kind.encode(errors="surrogateescape"), digest_size=8).hexdigest()
-    kept_in = paths.cache_dir() / "folders" / f"{digest}.json"
-    try:
-        kept = json.loads(kept_in.read_text())
-        kept = {file: line for file, line in kept.items() if len(line) == 5}
-    except (OSError, ValueError, AttributeError, TypeError):
-        kept = {}
-
-    marks = {}
-    for file in files:
-        try:
-            stat = os.stat(os.path.join(root, file))
-            marks[file] = [stat.st_size, stat.st_mtime_ns]
-        except OSError:
-            marks[file] = [-1, -1]
-    todo = [file for file in files if file not in kept or kept[file][:2] != marks[file]]
-
-    def save() -> None:
-        try:
-            kept_in.parent.mkdir(parents=True, exist_ok=True)
-            part = kept_in.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps(kept))
-            part.replace(kept_in)
-        except OSError:
-            pass  # without a cache it is checked again next time
-
-    began = shown = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda file: look(os.path.join(root, file)), todo)
-        for i, (file, result) in enumerate(zip(todo, results, strict=True), 1):
-            kept[file] = [*marks[file], *result]
-            if i % _SAVE_EVERY == 0:
-                save()
-            if time.monotonic() - shown > 5:
-                shown = time.monotonic()
-                rate = i / (shown - began)
-                print(f"{root}: checked {i} of {len(todo)} files, {rate:.0f}/s", file=sys.stderr)
-    if todo:
-        kept = {file: kept[file] for file in files}
-        save()
-    return {file: (kept[file][0], *kept[file][2:]) for file in files}
+def reasons_in_short(reasons: Mapping[str, str]) -> list[str]:
+    """'12 truncated or damaged (a.png, b.png, c.png, ...)' of {file: reason}; most frequent first."""
+    by_reason = collections.defaultdict(list)
+    for file, reason in reasons.items():
+        by_reason[reason.split(" (")[0]].append(file)
+    lines = []
+    for reason, files in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        shown = ", ".join(map(printable, files[:_SHOWN])) + (", ..." if len(files) > _SHOWN else "")
+        lines.append(f"{len(files)} {reason} ({shown})")
+    return lines
 
 
 def folder(data_dir: str = "") -> Folder:

@@ -1,67 +1,33 @@
 """Your own images with masks: DIR/{images,masks}/*, or DIR/{train,validation,test}/{images,masks}/*.
 
 A mask is a PNG of class ids (grey or with a palette) with its image's name: images/a/1.jpg and masks/a/1.png. 255 is
-a pixel without a class, unless there is nothing else but 0: then it is the foreground. DIR/classes.txt names the
-classes, one a line, the background first; without it they are numbered. Splits, absent ones and the cache of what was
-found are those of the image folder. Pairs that cannot be used are left out, and counted by `cnn data check`.
+a pixel without a class, unless no mask holds anything but 0, 1 and 255: then it is the foreground. Where the palettes
+of masks differ in order, colours decide. DIR/classes.txt names the classes, one a line, the background first; without
+it they are numbered. Splits, absent ones and the cache of what was found are those of the image folder. Pairs that
+cannot be used are left out, and counted by `cnn data check`.
 """
 
 import collections
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import UInt8
 
 from cnn.data import Provider
-from cnn.data.folder import SPLITS, check, folders, fraction, split_of, walk
+from cnn.data.folder import fraction, split_of
+from cnn.data.masks import unnamed, white_is_1, whitened
 from cnn.data.sources import ArraySource, Example, in_memory
+from cnn.data.split_names import found_splits
+from cnn.data.verdicts import verdicts
 from cnn.errors import UserError
 from cnn.features import IGNORE, DatasetInfo, Feature
-from cnn.files.images import DAMAGED, EMPTY, UNREADABLE, BadImage, decode_image
+from cnn.files.images import BadImage, Seen, decode_image, inspect
+from cnn.files.masks import SeenMask, agreed_colours, decode_mask, look_at_mask
+from cnn.files.walk import folders, walk
 
 UNNAMED = 40  # classes up to which numbers will do for names; more labels are rather values of a grey picture
 _SHOWN = 3
-NOT_PNG, COLOURED, DEEP = "no PNG", "a colour picture, not class ids", "class ids above 255"
-
-
-def decode_mask(path: str) -> UInt8[np.ndarray, "h w"]:
-    """The class ids of a mask.
-
-    Raises:
-      BadImage: with the reason.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        if not os.path.getsize(path):
-            raise BadImage(EMPTY)
-        with Image.open(path, formats=("PNG",)) as file:
-            mask = np.asarray(file)  # of a palette its indices
-    except UnidentifiedImageError as error:
-        raise BadImage(NOT_PNG) from error
-    except BadImage:
-        raise
-    except OSError as error:
-        raise BadImage(DAMAGED if os.path.isfile(path) else UNREADABLE) from error
-    except Exception as error:  # damaged files make the decoder raise many different things
-        raise BadImage(DAMAGED) from error
-    if mask.ndim == 3:
-        if mask.shape[2] > 2 and not (mask[..., 0] == mask[..., 1]).all() or not (mask[..., 0] == mask[..., -1]).all():
-            raise BadImage(COLOURED)
-        mask = mask[..., 0]
-    if mask.max(initial=0) > IGNORE:
-        raise BadImage(DEEP)
-    return mask.astype(np.uint8)
-
-
-def look_at_mask(path: str) -> tuple[int, int, str]:
-    """(height, width, its labels as text) of a mask that can be used, else (0, 0, reason)."""
-    try:
-        mask = decode_mask(path)
-    except BadImage as error:
-        return 0, 0, str(error)
-    return (*mask.shape, " ".join(map(str, np.flatnonzero(np.bincount(mask.reshape(-1), minlength=256)))))
+OTHER_SIZE = "masks of another size than their image"
 
 
 class PairSource:
@@ -69,20 +35,22 @@ class PairSource:
 
     Args:
       pairs: paths of image and mask, relative to the root.
-      white_is_1: 255 stands for class 1.
+      white: 255 stands for class 1.
+      colours: what decides in masks with palettes, as `decode_mask` takes it.
     """
 
-    def __init__(self, root: str, pairs: Sequence[tuple[str, str]], white_is_1: bool, name: str):
-        self.root, self.pairs, self.white_is_1, self.name = root, tuple(pairs), white_is_1, name
+    def __init__(
+        self, root: str, pairs: Sequence[tuple[str, str]], white: bool, colours: Mapping[str, int], name: str
+    ):
+        self.root, self.pairs, self.white, self.colours, self.name = root, tuple(pairs), white, dict(colours), name
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, i: int) -> Example:
-        image, mask = (
-            self._read(decode, path) for decode, path in zip((decode_image, decode_mask), self.pairs[i], strict=True)
-        )
-        return {"image": image, "mask": np.where(mask == IGNORE, np.uint8(1), mask) if self.white_is_1 else mask}
+        image, mask = self.pairs[i]
+        ids = self._read(lambda path: decode_mask(path, self.colours), mask)
+        return {"image": self._read(decode_image, image), "mask": whitened(ids) if self.white else ids}
 
     def _read(self, decode: Callable[[str], np.ndarray], file: str) -> np.ndarray:
         path = os.path.join(self.root, file)
@@ -100,6 +68,10 @@ class PairSource:
     def describe(self, i: int) -> str:
         return os.path.join(self.root, self.pairs[i][0])
 
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `cnn.data.sources.files_of`."""
+        return [os.path.join(self.root, file) for file in self.pairs[i]], f"{self.white}{sorted(self.colours.items())}"
+
 
 class MasksFolder(Provider):
     """Pairs of image and mask files.
@@ -114,7 +86,8 @@ class MasksFolder(Provider):
         self._sources: dict[str, PairSource] = {}
         self._notes: list[str] = []
         self._problems: list[str] = []
-        self._facts: dict[str, tuple[int, int, int, str]] = {}  # of each file: bytes, height, width, labels
+        self._images: dict[str, Seen] = {}
+        self._masks: dict[str, SeenMask] = {}
         self._arrays: dict[str, ArraySource] = {}
         self._places = find_places(self.root) if self.root else {}
         names = read_names(self.root) if self.root else ()
@@ -136,42 +109,61 @@ class MasksFolder(Provider):
             return
         left_out: dict[str, list[str]] = collections.defaultdict(list)
         pairs = [pair for split, place in self._places.items() for pair in self._pairs(split, place, left_out)]
-        found = check([image for image, _, _ in pairs], self.root)
-        found_masks = check([mask for _, mask, _ in pairs], self.root, look_at_mask)
-        self._facts = found | found_masks
+        looked = verdicts([image for image, _, _ in pairs], self.root, "images", inspect)
+        self._images = {file: Seen(*values) for file, values in looked.items()}
+        looked = verdicts([mask for _, mask, _ in pairs], self.root, "masks", look_at_mask)
+        self._masks = {file: SeenMask(*values) for file, values in looked.items()}
         good = []
         for image, mask, split in pairs:
-            _, height, width, reason = found[image]
-            if reason:
-                left_out[f"images: {reason}"].append(image)
-            elif not found_masks[mask][1]:
-                left_out[f"masks: {found_masks[mask][3]}"].append(mask)
-            elif found_masks[mask][1:3] != (height, width):
-                left_out["masks of another size than their image"].append(mask)
+            size, size_of_mask = self._images[image][:2], self._masks[mask][:2]
+            if self._images[image].reason:
+                left_out[f"images: {self._images[image].reason}"].append(image)
+            elif not size_of_mask[0]:
+                left_out[f"masks: {self._masks[mask].text}"].append(mask)
+            elif size_of_mask != size:
+                turned = "; turned by EXIF" * (size_of_mask == size[::-1] and _is_turned(self.root, image))
+                detail = f"{_by(size_of_mask)}, the image {_by(size)}{turned}"
+                left_out[f"{OTHER_SIZE} ({detail})"].append(mask)
             else:
                 good.append((image, mask, split))
-        labels = {int(label) for _, mask, _ in good for label in found_masks[mask][3].split()}
-        white_is_1 = IGNORE in labels and labels <= {0, IGNORE}
-        if white_is_1:
-            self._notes.append(f"{self.root}: masks hold only 0 and 255, which is read as class 1")
-        names = self._names(labels - {IGNORE} | ({1} if white_is_1 else set()))
-        known = {str(k) for k in (*range(len(names)), IGNORE)}
+        colours = self._colours([mask for _, mask, _ in good])
+        labels = {mask: _labels(self._masks[mask], colours) for _, mask, _ in good}
+        white, note = white_is_1(self.root, labels, len(self.info.class_names) if self._named else None)
+        self._notes += [note] * bool(note)
+        present = set().union(*labels.values()) - {IGNORE} | ({1} if white else set())
+        names = self._names(present)
         for pair in list(good):
-            if not set(found_masks[pair[1]][3].split()) <= known:
+            if unnamed(labels[pair[1]], len(names)):
                 left_out[f"masks with labels above {len(names) - 1}"].append(pair[1])
                 good.remove(pair)
-        self._tell(left_out, len(pairs))
+        self._tell(left_out)
         if not good:
             raise UserError(f"{self.root}: no image with a mask can be used. {' '.join(self._problems)}")
         for split in self.splits:
             chosen = sorted(((i, m) for i, m, s in good if s == split), key=lambda pair: fraction(pair[0], "order"))
-            self._sources[split] = PairSource(self.root, chosen, white_is_1, f"masks_folder '{split}'")
+            self._sources[split] = PairSource(self.root, chosen, white, colours, f"masks_folder '{split}'")
             if "" not in self._places.values() and split not in self._places:
                 self._notes.append(f"{self.root} has no '{split}': {len(chosen)} images of 'train' are taken for it")
         if not len(self._sources["train"]):
             raise UserError(f"{self.root}: no training image with a mask can be used. {' '.join(self._problems)}")
-        sizes = {found[image][1:3] for image, _, _ in good}
+        sizes = {self._images[image][:2] for image, _, _ in good}
         self.info = self._describe(sizes.pop() if len(sizes) == 1 else (None, None), names)
+
+    def _colours(self, masks: Sequence[str]) -> dict[str, int]:
+        """{colour: class id} where palettes differ in order, else {}."""
+        palettes = {mask: self._masks[mask].palette for mask in masks if self._masks[mask].palette}
+        try:
+            colours, odd = agreed_colours(palettes)
+        except ValueError as error:
+            raise UserError(
+                f"{self.root}: palettes of masks disagree on the order of their colours: {error}; save class ids as "
+                "grey values, or all masks with one palette"
+            ) from error
+        if odd:
+            shown = ", ".join(odd[:_SHOWN]) + ", ..." * (len(odd) > _SHOWN)
+            what = "masks have a palette of another order"
+            self._notes.append(f"{self.root}: {len(odd)} {what}, colours decide ({shown})")
+        return colours
 
     def _pairs(
         self, split: str, place: str, left_out: dict[str, list[str]]
@@ -209,17 +201,25 @@ class MasksFolder(Provider):
             return ("background", "foreground")
         return ("background", *(f"class{k}" for k in range(1, most + 1)))
 
-    def _tell(self, left_out: dict[str, list[str]], pairs: int) -> None:
-        for reason, files in sorted(left_out.items(), key=lambda item: -len(item[1])):
-            if files:
-                files = sorted(files)
-                shown = ", ".join(files[:_SHOWN]) + (", ..." if len(files) > _SHOWN else "")
-                self._problems.append(f"{self.root}: left out {len(files)} {reason} ({shown})")
+    def _tell(self, left_out: dict[str, list[str]]) -> None:
+        named: dict[str, list[str]] = collections.defaultdict(list)
+        for reason, files in left_out.items():
+            short, _, detail = reason.removesuffix(")").partition(" (")
+            named[short] += [f"{file}: {detail}" if detail else file for file in files]
+        for reason, files in sorted(named.items(), key=lambda item: -len(item[1])):
+            shown = "; ".join(sorted(files)[:_SHOWN]) + ("; ..." if len(files) > _SHOWN else "")
+            self._problems += [f"{self.root}: left out {len(files)} {reason} ({shown})"] * bool(files)
 
     def contents(self) -> Iterator[str]:
         for split, source in self._sources.items():
             for image, mask in source.pairs:
-                yield f"{split}/{self._facts[image][0]}/{self._facts[mask][0]}/{image}"
+                yield f"{split}/{self._images[image].digest}/{self._masks[mask].digest}/{image}"
+
+    def contents_by_size(self) -> Iterator[str]:
+        for split, source in self._sources.items():
+            for pair in source.pairs:
+                sizes = [os.path.getsize(os.path.join(self.root, file)) for file in pair]
+                yield f"{split}/{sizes[0]}/{sizes[1]}/{pair[0]}"
 
     def notes(self) -> tuple[str, ...]:
         return (*self._notes, *self._problems)
@@ -243,8 +243,28 @@ class MasksFolder(Provider):
         return self._arrays[split].arrays
 
     def split_bytes(self, split: str) -> int | None:
-        sizes = (self._facts[image][1:3] for image, _ in self._sources[split].pairs)
-        return sum(4 * height * width for height, width in sizes)
+        seen = (self._images[image] for image, _ in self._sources[split].pairs)
+        return sum(4 * one.height * one.width for one in seen)
+
+
+def _labels(seen: SeenMask, colours: Mapping[str, int]) -> set[int]:
+    """The class ids in a mask, read by its colours where they decide."""
+    return {colours.get(seen.palette.get(value, ""), int(value)) for value in seen.text.split()}
+
+
+def _by(size: Sequence[int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _is_turned(root: str, image: str) -> bool:
+    """Whether EXIF data turn the image, of which programs that save masks may know nothing."""
+    from PIL import Image
+
+    try:
+        with Image.open(os.path.join(root, image)) as file:
+            return file.getexif().get(0x0112, 1) > 4
+    except Exception:  # only for a hint
+        return False
 
 
 def find_places(root: str) -> dict[str, str]:
@@ -255,15 +275,11 @@ def find_places(root: str) -> dict[str, str]:
     names = folders(root)
     if {"images", "masks"} <= set(names):
         return {"train": ""}
-    result: dict[str, str] = {}
-    for name in names:
-        if {"images", "masks"} <= set(folders(os.path.join(root, name))) and name in SPLITS:
-            if SPLITS[name] in result:
-                raise UserError(f"{root} has both '{result[SPLITS[name]]}' and '{name}'; keep one")
-            result[SPLITS[name]] = name
+    holding = [name for name in names if {"images", "masks"} <= set(folders(os.path.join(root, name)))]
+    result = found_splits(root, holding, "folders of images and masks")
     if "train" not in result:
         raise UserError(f"{root} holds neither images and masks nor train/images and train/masks")
-    return {split: result[split] for split in ("train", "validation", "test") if split in result}
+    return result
 
 
 def read_names(root: str) -> tuple[str, ...]:
@@ -275,7 +291,7 @@ def read_names(root: str) -> tuple[str, ...]:
     path = os.path.join(root, "classes.txt")
     if not os.path.isfile(path):
         return ()
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         names = tuple(line.strip() for line in file if line.strip())
     if not 2 <= len(set(names)) == len(names) <= IGNORE:
         raise UserError(f"{path} must name 2 to {IGNORE} different classes, one a line, the background first")

@@ -200,7 +200,7 @@ def load(
     else:
         examples = _read(source, rows)
     try:
-        return transform_examples(examples, transforms, draws, ragged)
+        return transform_examples(examples, transforms, draws, ragged, lambda i: source.describe(int(rows[i])))
     except UserError:
         raise
     except Exception as error:

@@ -18,13 +18,15 @@ import jax
 import numpy as np
 
 from cnn import flags
-from cnn.errors import UserError
+from cnn.errors import UserError, printable
+from cnn.inference.inputs import find
+from cnn.inference.network_flags import add_network, chosen
+from cnn.inference.predictor import Predictor
 from cnn.inspect import story
 from cnn.inspect.attribution import effective_size
 from cnn.inspect.findings import Findings, look
 from cnn.inspect.network import Network
 from cnn.paths import output_folder
-from cnn.predict import IMAGES, SERIES, Predictor, add_network, chosen, files
 from cnn.run.workdir import to_json
 
 
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
     """The command line."""
     parser = flags.Parser("inspect", __doc__)
     parser.add_argument(
-        "path", metavar="FILE", help="an image, a series (.npy, .csv) or a volume (.npy)"
+        "path", metavar="FILE", help="an image, a series (.npy, .csv, .ts) or a volume"
     )
     add_network(parser)
     parser.add_argument(
@@ -116,14 +118,14 @@ def main(argv: list[str]) -> int:
     args, _ = parser.parse(argv)
     if args.examples < 1:
         raise UserError(f"--examples={args.examples} must be positive")
-    if not Path(args.path).is_file():
-        raise UserError(f"'{args.path}' is no file; give one image, series or volume")
     predictor = chosen(args)
-    suffixes = IMAGES if predictor.info.input_key == "image" else SERIES
-    more = tuple(files([args.data], suffixes))[: args.examples] if args.data else ()
-    at = _slice(args.slice, predictor.example(args.path)[predictor.info.input_key].shape)
-    folder = output_folder(args.out or Path(args.workdir) / "inspect" / Path(args.path).stem, "--out")
-    found = inspect(predictor, args.path, Path(args.path).name, args.layers, more, _say)
+    path, *others = find([args.path], predictor.info.input_key)
+    if others:
+        raise UserError(f"'{printable(args.path)}' stands for {1 + len(others)} files; give one")
+    more = tuple(find([args.data], predictor.info.input_key))[: args.examples] if args.data else ()
+    at = _slice(args.slice, predictor.example(path)[predictor.info.input_key].shape)
+    folder = output_folder(args.out or Path(args.workdir) / "inspect" / Path(path).stem, "--out")
+    found = inspect(predictor, path, Path(path).name, args.layers, more, _say)
     _say("pictures and page")
     page, pictures = story.write(found, folder, at)
     if args.json:

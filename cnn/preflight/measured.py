@@ -7,6 +7,7 @@ prints one JSON object. It runs in a process of its own, so that memory of anyth
 
 import ctypes
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ from cnn.mesh import lockstep, on_cpu
 from cnn.plan import Plan, make_plan
 from cnn.preflight import forecast, program
 from cnn.preflight.hardware import Chip
-from cnn.process import has_glibc, use_compile_cache
+from cnn.process import follow, has_glibc, use_compile_cache
 from cnn.timing import bare_step_seconds
 
 _M_MMAP_THRESHOLD = -3  # glibc's number for mallopt(3)
@@ -102,7 +103,7 @@ def compare(plan: Plan) -> dict[str, Any]:
         for _ in range(STEPS):
             state, _ = jax.block_until_ready(step(state, batch))
         used = memory.used() + (held * mesh.size if cpu else 0)
-    seconds = bare_step_seconds(step, state, batch, wait=lockstep(mesh), budget=SECONDS)
+    seconds = statistics.median(bare_step_seconds(step, state, batch, wait=lockstep(mesh), budget=SECONDS))
     chip = peak_of(device, plan.built.model.dtype)
     share = mesh.size if cpu else 1  # simulated devices share the cores
     compute, traffic = forecast.on_chip(
@@ -126,6 +127,7 @@ def against(expected: float | int, measured: float | int) -> dict[str, float]:
 def run(config: ConfigDict) -> dict[str, Any]:
     """`compare` of a config's plan."""
     use_compile_cache()
+    follow(config)
     return compare(make_plan(config))
 
 

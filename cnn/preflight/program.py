@@ -28,6 +28,7 @@ from cnn.models.facts import multiply_adds
 from cnn.plan import Plan, make_plan
 from cnn.preflight import hlo
 from cnn.preflight.hardware import topology
+from cnn.process import follow
 
 LARGEST = 5  # arrays that are named
 
@@ -190,6 +191,7 @@ def compile_steps(config: ConfigDict, steps: list[str], where: str = "") -> dict
         from cnn.preflight import libtpu
 
         devices = libtpu.devices(topology(where))
+    follow(config)
     plan = make_plan(config, devices)
     found = facts(plan)
     for name in steps:

@@ -9,7 +9,6 @@ type and checksum of every array, because Orbax loads a flipped byte without com
 import dataclasses
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import sys
@@ -27,24 +26,12 @@ from cnn import distributed, tree
 from cnn.card import FORMAT
 from cnn.errors import UserError
 from cnn.run.checksums import describe
+from cnn.run.formats import upgraded
 from cnn.state import TrainState
 
 FOLDER = "checkpoints"
 ASIDE = "damaged-"  # begins the new name of a checkpoint that Orbax cannot even list
 Meta = dict[str, Any]
-
-# Orbax logs every save at WARNING, and what fails at ERROR with hundreds of lines; we get the exception anyway.
-for _chatty in ("absl", "asyncio"):
-    logging.getLogger(_chatty).setLevel(logging.CRITICAL)
-
-
-def _ignore_late_answers(unraisable: Any, otherwise: Any = sys.unraisablehook) -> None:
-    """After one failed read, TensorStore's threads still answer to an event loop that Orbax has closed."""
-    if "Event loop is closed" not in str(unraisable.exc_value):
-        otherwise(unraisable)
-
-
-sys.unraisablehook = _ignore_late_answers
 
 
 class Corrupt(Exception):
@@ -280,10 +267,11 @@ def _checksum(meta: Meta) -> str:
 
 
 def read_meta(folder: epath.Path) -> Meta:
-    """The JSON metadata of one checkpoint.
+    """The JSON metadata of one checkpoint, in today's format whichever it was written in.
 
     Raises:
       Corrupt: it cannot be read, or it is not ours.
+      UserError: it was written by a newer version, or describes what this one does not have.
     """
     try:
         meta = ocp.checkpointables_metadata(folder).custom_metadata
@@ -293,11 +281,10 @@ def read_meta(folder: epath.Path) -> Meta:
         raise Corrupt("its metadata are missing")
     if meta.get("checksum") != _checksum(meta):
         raise Corrupt("the checksum of its metadata is wrong: they were changed after they were written")
-    if meta["format"] > FORMAT:
-        raise UserError(
-            f"{folder} has format {meta['format']}, this version of cnn reads up to {FORMAT}; upgrade cnn"
-        )
-    return meta
+    try:
+        return upgraded(meta)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
 
 
 def load_variables(folder: epath.Path) -> tuple[dict[str, Any], Meta]:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn.errors import UserError
+from cnn.run.formats import upgraded_config
 from cnn.run.workdir import flat
 from cnn.run.writers import read_metrics
 from cnn.scoring.sums import Interval, mean_interval
@@ -48,13 +49,20 @@ def read(folder: str | Path) -> Done:
         missing = [
             key for key in ("config", "test", "baselines") if not isinstance(summary[key], dict)
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        summary["config"] = upgraded_config(summary["config"]) if not missing else summary["config"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); run the training command again") from error
     if missing:
         raise UserError(
             f"{path} is damaged: '{missing[0]}' is no group; run the training command again"
         )
     return Done(folder, summary, read_metrics(folder / "metrics.jsonl"))
+
+
+def chosen_metric(config: Mapping[str, Any]) -> str:
+    """The metric that a run is judged by: that of `eval.metric`, without the name of an evaluation of `eval.also`."""
+    owner, _, metric = config["eval"]["metric"].rpartition("/")
+    return metric if owner in config["eval"].get("also", {}) else config["eval"]["metric"]
 
 
 def scalars(found: dict[str, Any]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from cnn import config as configs
 from cnn.errors import UserError
 from cnn.paths import output_folder
+from cnn.run.formats import upgraded_config
 
 # Fields that may differ when a run is taken up again: they do not change what is learned.
 FREE = ("log_every_steps", "max_minutes", "profile_steps", "checkpoint.",
@@ -121,8 +122,8 @@ class Workdir:
         saved = self.checkpoints.exists() and any(p.name.isdigit() for p in self.checkpoints.iterdir())
         if self._config.exists() and saved:
             try:
-                old = configs.from_json(self._config.read_text()).to_dict()
-            except (ValueError, AttributeError) as error:
+                old = configs.from_json(json.dumps(upgraded_config(json.loads(self._config.read_text())))).to_dict()
+            except (ValueError, AttributeError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self._config} is damaged ({error}); delete that file to go on with this config, "
                     "or use another --workdir"

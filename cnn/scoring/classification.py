@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cnn.scoring.sums import Values
 
@@ -52,7 +52,7 @@ class Calibration:
         confidence = np.max(probs, axis=1).astype(np.float64)
         place = np.clip(np.searchsorted(self._edges, confidence, side="left") - 1, 0, bins - 1)
         self._confidence += np.bincount(place, confidence, bins)
-        self._right += np.bincount(place, np.argmax(probs, axis=1) == label, bins)
+        self._right += np.bincount(place, _right(probs, label), bins)
         self.count += np.bincount(place, minlength=bins)
 
     def result(self) -> Reliability:
@@ -66,6 +66,11 @@ def reliability(probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"], b
     found = Calibration(bins)
     found.add(probs, label)
     return found.result()
+
+
+def _right(probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Whether the largest probability is that of the label; never with a NaN, which `argmax` takes for the largest."""
+    return (np.argmax(probs, axis=1) == label) & ~np.isnan(probs).any(axis=1)
 
 
 class RiskCoverage(NamedTuple):
@@ -100,7 +105,7 @@ def risk_coverage(probs: Float[np.ndarray, "n k"], label: Int[np.ndarray, " n"])
     equal confidence count as in the mean over all their orders, so the order of the data never matters.
     """
     confidence = np.max(np.where(np.isfinite(probs), probs, -1.0), axis=1).astype(np.float64)
-    wrong = np.argmax(probs, axis=1) != label
+    wrong = ~_right(probs, label)
     order = np.argsort(-confidence, kind="stable")
     _, group, size = np.unique(-confidence[order], return_inverse=True, return_counts=True)
     errors = np.bincount(group, wrong[order], len(size))

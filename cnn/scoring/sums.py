@@ -5,6 +5,7 @@ in float32; the host adds the pairs of many batches in float64, so the result do
 examples were batched, and padding, which neither adds to the sum nor to the count, never shows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -69,6 +70,26 @@ def mean_interval(values: Values, confidence: float = 0.95) -> Interval:
     error = values.std(ddof=1) / np.sqrt(values.size)
     half = float(error * special.stdtrit(values.size - 1, (1 + confidence) / 2))
     return Interval(centre, centre - half, centre + half, values.size)
+
+
+def median_interval(values: Values, confidence: float = 0.95) -> Interval:
+    """The median with two of the sorted values as limits, whatever the distribution (the sign test's interval).
+
+    Fewer than six values give no interval of 95 %: the limits are NaN.
+
+    Raises:
+      ValueError: no values.
+    """
+    found = np.sort(np.asarray(values, np.float64))
+    n, below = found.size, 0.0  # P(at most k - 1 of n values lie below the median)
+    if not n:
+        raise ValueError("an interval needs at least one value")
+    k = 0
+    while k < n // 2 and 2 * (below + math.comb(n, k) / 2**n) <= 1 - confidence:
+        below += math.comb(n, k) / 2**n
+        k += 1
+    low, high = (found[k - 1], found[n - k]) if k else (np.nan, np.nan)
+    return Interval(float(np.median(found)), float(low), float(high), n)
 
 
 def wilson_interval(successes: int | float | np.integer, n: int, confidence: float = 0.95) -> Interval:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from cnn.errors import UserError
 from cnn.features import LENGTH, DatasetInfo
@@ -158,6 +158,11 @@ def present(batch: Batch, name: str) -> Bool[Array, "b n"]:
     """Which rows of a ragged feature are there, padding of the batch included in what is not."""
     rows = jnp.arange(batch[name].shape[1])
     return (rows[None] < batch[name + LENGTH][:, None]) & batch["valid"][:, None]
+
+
+def predicted_class(logits: Float[Array, "*b k"]) -> Int[Array, "*b"]:
+    """The class of the largest logit; -1, which is none, where a logit is NaN: for `argmax` that is the largest."""
+    return jnp.where(jnp.isnan(logits).any(axis=-1), -1, jnp.argmax(logits, axis=-1))
 
 
 def mean_losses(terms: Mapping[str, Pair], counts: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:

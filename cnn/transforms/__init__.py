@@ -26,10 +26,10 @@ class Transform(Protocol):
     With `batched` True it takes stacked examples (arrays `b ...` of one shape, draws of b positions);
     the pipeline adds and removes the axis for a single one. With False it takes one example. `key` is
     what it changes, one of KEYS; a tuple of those that it takes, or None where it takes all.
-    One that draws nothing and costs much says `fixed = True`: the pipeline may then apply it once and keep the result.
+    One that draws nothing and costs much sets `fixed = True`: the pipeline may then apply it once and keep the result.
     One that moves pixels is `Geometric` (`cnn.transforms.rows`): a `mask` (`labels` of a series), `boxes` and `points`
-    move with them; what cannot do that says `leaves_targets = True`. `unlabelled = True`: it brings in steps that have
-    no class.
+    move with them; one that cannot do that sets `leaves_targets = True`. `unlabelled = True` means that it brings in
+    steps without a class.
     """
 
     batched: bool
@@ -49,6 +49,8 @@ TRANSFORMS: dict[str, Entry] = {
     ),
     "volume_mirror": Entry("cnn.transforms.volume:Mirror", "mirror along `axes` with probability one half each"),
     "volume_gamma": Entry("cnn.transforms.intensity:Gamma", "bend the intensities by a random power"),
+    "fill_gaps": Entry("cnn.transforms.series:FillGaps", "fill gaps of a series by linear interpolation"),
+    "resample": Entry("cnn.transforms.series:Resample", "series to `steps` time steps by a cubic spline"),
     "channels": Entry("cnn.transforms.image:Channels", "grey <-> RGB, alpha onto white (count=3)"),
     "resize_short": Entry("cnn.transforms.image:ResizeShort", "short side to `size` pixels"),
     "resize": Entry("cnn.transforms.image:Resize", "to `size` x `size` pixels"),

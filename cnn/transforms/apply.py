@@ -1,6 +1,6 @@
 """Applying transforms to examples, one by one or stacked, stacking what comes out, and tracing where pixels went."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 from cnn.draws import Draws
 from cnn.errors import UserError
 from cnn.features import LENGTH, Feature
-from cnn.transforms import Transform, maps
+from cnn.transforms import KEYS, Transform, maps
 from cnn.transforms.maps import Map
 from cnn.transforms.rows import Geometric, has_rows, rows_moved
 
 Example = dict[str, Any]
-RANKS = {"image": 2, "volume": 3, "series": 1}  # axes of each that maps move
+RANKS = {key: len(axes.split()) - 1 for key, (axes, _) in KEYS.items()}  # axes of each that maps move
 
 
 def transform_examples(
@@ -22,10 +22,14 @@ def transform_examples(
     transforms: Sequence[Transform],
     draws: Draws,
     ragged: Mapping[str, Feature] = MappingProxyType({}),
+    describe: Callable[[int], str] = "example {}".format,
 ) -> Example:
     """Applies transforms to stacked examples or to a list of them, pads what is ragged, and stacks the result.
 
     The result does not depend on which of the two forms comes in, or on the batch that an example is in.
+
+    Args:
+      describe: names the i-th example, for messages.
 
     Raises:
       UserError: the results are of different shapes, or what is ragged has more rows than its `pad`.
@@ -33,7 +37,7 @@ def transform_examples(
     found = transformed(examples, transforms, draws, bool(ragged))
     if isinstance(found, dict):
         return found
-    return stack([padded(example, ragged) for example in found] if ragged else found)
+    return stack([padded(example, ragged, describe(i)) for i, example in enumerate(found)] if ragged else found)
 
 
 def transformed(
@@ -65,7 +69,9 @@ def transformed(
 
 
 def traced(example: Example, transforms: Sequence[Transform], draws: Draws | None = None) -> tuple[Example, Map]:
-    """One example after the transforms, and the map of its input (the first of RANKS that it holds) that they made.
+    """One example after the transforms, and the composed map from its input, the first of RANKS that it holds.
+
+    Without such an input (a table, tokens) the map has no axes.
 
     Args:
       draws: of one position; None for transforms that draw nothing, those of evaluation.
@@ -75,7 +81,7 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     """
     key = _main(example)
     draws = draws or Draws(0, np.zeros(1, np.int64))
-    steps = [maps.identity(example[key].shape[: RANKS[key]])]
+    steps = [maps.identity(example[key].shape[: RANKS[key]] if key else ())]
     for transform, stream in streams(transforms):
         own = draws.stream(stream)
         steps += _maps(transform, example, own.one(0))
@@ -83,7 +89,7 @@ def traced(example: Example, transforms: Sequence[Transform], draws: Draws | Non
     return example, maps.compose(steps)
 
 
-def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
+def padded(example: Example, ragged: Mapping[str, Feature], title: str = "the example") -> Example:
     """The example with its ragged features at their `pad` rows, and how many of them are there.
 
     Raises:
@@ -96,7 +102,9 @@ def padded(example: Example, ragged: Mapping[str, Feature]) -> Example:
         value = np.asarray(example[name], feature.dtype)
         rows, size = len(value), feature.pad or 0
         if rows > size:
-            raise UserError(f"an example has {rows} {name}, a batch holds at most {size}; shorten it with a transform")
+            raise UserError(
+                f"{title} has {rows} {name}, a batch holds at most {size}; shorten it with a transform"
+            )
         result[name] = np.full((size, *value.shape[1:]), feature.fill, feature.dtype)
         result[name][:rows] = value
         result[name + LENGTH] = np.int32(rows)
@@ -137,8 +145,8 @@ def _maps(transform: Transform, example: Example, draws: Draws) -> list[Map]:
 
 
 def _main(example: Example) -> str:
-    """The first of RANKS that an example holds; boxes and points lie in it."""
-    return next(key for key in RANKS if key in example)
+    """The first of RANKS that an example holds, '' without any; boxes and points are places in it."""
+    return next((key for key in RANKS if key in example), "")
 
 
 def _alone(example: Example) -> Example:

@@ -6,7 +6,7 @@
     boxes, kept = done.move_boxes(boxes)               # clipped to the output; kept: enough of the box is inside
     mask = done.move_mask(mask)                        # nearest class; IGNORE where it comes from outside
     done.inverse().move_mask(predicted)                # lies over the input again
-    compose([first, second])                           # one map, first things first
+    compose([first, second])                           # one map that does the first, then the second
 
 Coordinates are continuous and in the order of the axes (y, x of images; z, y, x of volumes; t of series): pixel i
 covers [i, i + 1) and its centre is i + 0.5. A box is its low corner followed by its high corner, so `yxyx` for images
@@ -41,40 +41,38 @@ class Linear:
     offset: Float[np.ndarray, " r"]
 
     def forward(self, points: Points) -> Points:
+        """From the input to the output."""
         return points @ self.matrix.T + self.offset
 
-    def backward(self, points: Points) -> Points:
-        return self.inverse().forward(points)
-
     def inverse(self) -> "Linear":
+        """From the output to the input."""
         back = np.linalg.inv(self.matrix)
         return Linear(back, -back @ self.offset)
 
     def then(self, after: "Linear") -> "Linear":
-        """This one, and `after` it another."""
+        """This one, then `after`."""
         return Linear(after.matrix @ self.matrix, after.matrix @ self.offset + after.offset)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bend:
-    """input = output + displacement(output): known at the centres of the pixels, linear between them, constant outside.
+    """input = output + displacement(output): given at the centres of the pixels, linear between them, constant outside.
 
     Attributes:
       displacement: in pixels, along each axis.
-      flipped: `forward` and `backward` change places.
+      inverted: output = input + displacement(input) instead.
     """
 
     displacement: Float32[np.ndarray, "r *space"]
-    flipped: bool = False
+    inverted: bool = False
 
     def forward(self, points: Points) -> Points:
-        return self._displaced(points) if self.flipped else self._solved(points)
-
-    def backward(self, points: Points) -> Points:
-        return self._solved(points) if self.flipped else self._displaced(points)
+        """From the input to the output."""
+        return self._displaced(points) if self.inverted else self._solved(points)
 
     def inverse(self) -> "Bend":
-        return Bend(self.displacement, not self.flipped)
+        """From the output to the input."""
+        return Bend(self.displacement, not self.inverted)
 
     def _at(self, points: Points) -> Points:
         from scipy import ndimage
@@ -127,7 +125,7 @@ class Map:
         return self.inverse().forward(points)
 
     def inverse(self) -> "Map":
-        """The way back."""
+        """From the output to the input."""
         return Map(self.after, self.before, tuple(part.inverse() for part in reversed(self.parts)))
 
     def inside(self, points: Points) -> Bool[np.ndarray, "*n"]:
@@ -222,18 +220,18 @@ def _size(values: Sequence[Any]) -> Size:
 
 
 def identity(size: Sequence[int]) -> Map:
-    """Nothing moves."""
+    """The output is the input."""
     return crop(size, np.zeros(len(size)), size)
 
 
 def crop(before: Sequence[int], start: Any, after: Sequence[int]) -> Map:
-    """The part that begins at `start`, which may lie outside: that is padding. Also every translation."""
+    """The part of size `after` that begins at `start`; what of it lies outside is padding. Also any translation."""
     part = Linear(np.eye(len(before)), -np.asarray(start, np.float64))
     return Map(_size(before), _size(after), (part,))
 
 
 def resize(before: Sequence[int], after: Sequence[int]) -> Map:
-    """Edges stay edges."""
+    """The whole input becomes the whole output."""
     scale = np.array(after, np.float64) / np.array(before)
     return Map(_size(before), _size(after), (Linear(np.diag(scale), np.zeros(len(scale))),))
 
@@ -247,7 +245,7 @@ def mirror(size: Sequence[int], axes: Sequence[int]) -> Map:
 
 
 def turn(size: Sequence[int], quarters: int) -> Map:
-    """Turned as `np.rot90` does: from the last axis of an image towards its first."""
+    """Rotated by `quarters` times 90 degrees, as `np.rot90` does."""
     height, width = size
     quarters %= 4
     matrix = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarters).astype(np.float64)

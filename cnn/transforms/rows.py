@@ -1,4 +1,4 @@
-"""Boxes and points: one row for each, carried by the map that moves the pixels of their example.
+"""Boxes and points of an example, one row for each: they are moved by the map that moves its pixels.
 
 An example may hold
 
@@ -7,8 +7,8 @@ An example may hold
     points   float32 [m, 2]   yx in pixels
     point_*  [m, ...]         anything else of each point
 
-A transform that moves pixels moves boxes and points, clips boxes, and drops those that it leaves outside together with
-all that is of them.
+A transform that moves pixels moves boxes and points too. It clips boxes to the image and drops the boxes and points
+that end up outside, together with the other entries of theirs.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def has_rows(example: Example) -> bool:
 
 
 def rows_moved(example: Example, done: Map, visible: Number) -> Example:
-    """What becomes of the boxes, the points and all that is of them; nothing else of the example."""
+    """The boxes, the points and the other entries of theirs after the map; nothing else of the example."""
     found: Example = {}
     if BOXES in example:
         found[BOXES], kept = done.move_boxes(example[BOXES], visible)

@@ -10,7 +10,7 @@ import argparse
 import numpy as np
 
 from cnn.data import open_provider
-from cnn.predict import load
+from cnn.inference.predictor import load
 from cnn.scoring import instances, overlap
 from cnn.tasks.segmentation import baselines
 

@@ -16,7 +16,7 @@ import numpy as np
 from cnn import flags
 from cnn.data.pipeline import iterate
 from cnn.plan import make_plan
-from cnn.process import prepare
+from cnn.process import follow, prepare
 from cnn.timing import Clock
 from cnn.train import AHEAD
 
@@ -29,7 +29,9 @@ CONFIGS = (
 
 def measure(path: str, bursts: int, seconds: float) -> str:
     """One line of the table."""
-    plan = make_plan(flags.load_config(path, {}))
+    config = flags.load_config(path, {})
+    follow(config)
+    plan = make_plan(config)
     step, state = plan.train_step(), plan.new_state()
     one = jax.device_put(plan.place(plan.batches[0]))
     data = iterate(plan.batches, place=plan.place)

@@ -42,8 +42,7 @@ class Learner:
         c.schedule.warmup_steps = max(case.steps // 10, 1)
         c.mesh.devices = 1
         self.case, self.key = case, info.input_key
-        shape = arrays[self.key].shape[1:]
-        built = build(c, info, shape)
+        built = build(c, info, {name: (value.shape[1:], value.dtype) for name, value in arrays.items()})
         self.task, self.model, self._zeros = built.task, built.model, built.inputs
         schedule = make_schedule(c.schedule, rate, case.steps, 1.0)
         self._tx = make_optimizer(c.optim, schedule, built.shapes["params"])

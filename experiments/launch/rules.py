@@ -14,15 +14,20 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cnn.scoring.comparing import is_score
+
 Curve = Sequence[tuple[int, float]]
 LEAST = 3  # others to compare with, for the median
 
 
 def curve(rows: Sequence[Mapping[str, Any]], metric: str, mode: str) -> list[tuple[int, float]]:
-    """The values of a metric in the lines of a metrics.jsonl, the sign turned where smaller is better."""
+    """The values of a metric in the lines of a metrics.jsonl, the sign turned where smaller is better.
+
+    What is not finite is -inf, worse than every value: a run that diverged loses, and nobody loses to it.
+    """
     sign = 1.0 if mode == "max" else -1.0
-    found = [(row["step"], sign * row[metric]) for row in rows if isinstance(row.get(metric), int | float)]
-    return [(step, value) for step, value in found if math.isfinite(value)]
+    found = [(row["step"], row[metric]) for row in rows if metric in row]
+    return [(step, sign * value if is_score(value) else -math.inf) for step, value in found]
 
 
 def best_until(points: Curve, step: int) -> float | None:

@@ -6,6 +6,7 @@ that was interrupted goes on with `resume`, and a finished trial is never run ag
 
 import csv
 import io
+import math
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -166,7 +167,8 @@ def results(launch: Launch, todo: Sequence[Trial]) -> list[dict[str, Any]]:
     lines = []
     for name, points in curves(launch, todo).items():
         overrides = next(trial.overrides for trial in todo if trial.id == name)
-        step, value = max(points, key=lambda point: point[1]) if points else (None, None)
+        scored = [point for point in points if math.isfinite(point[1])]
+        step, value = max(scored, key=lambda point: point[1]) if scored else (None, None)
         state = launch.known.get("trials", {}).get(name, [OPEN, ""])
         lines.append(
             {"trial": name, "state": state[0], "why": state[1], **overrides}
@@ -196,6 +198,9 @@ def table(launch: Launch, lines: Sequence[Mapping[str, Any]]) -> str:
     head = [
         f"best {len(shown)} of {len(lines)} by the best step's {launch.options['metric']} ({launch.options['mode']}):"
     ]
+    unscored = sum(line["best"] is None for line in lines)
+    if unscored:
+        head[0] += f" ({unscored} without a finite value)"
     rows = [columns, ["---"] * len(columns), *([cell(line[column]) for column in columns] for line in shown)]
     return "\n".join([*head, "", *(f"| {' | '.join(row)} |" for row in rows)])
 

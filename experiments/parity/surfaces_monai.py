@@ -1,4 +1,4 @@
-"""Stores what MONAI says of 200 random pairs of masks: the reference of tests/test_surfaces.py.
+"""Stores what MONAI says of 200 random pairs of masks: the reference of tests/scoring/test_surfaces.py.
 
     pip install monai torch scikit-image          # a large environment, so tests read the stored answers
     python -m experiments.parity.surfaces_monai   # writes tests/scoring/surfaces_monai.npz

@@ -72,7 +72,7 @@ def test_given_splits(image_folder, tmp_path):
         opened(given)
     shutil.rmtree(given / "val")
     (given / "extra").mkdir()
-    with pytest.raises(UserError, match="'extra'"):
+    with pytest.raises(UserError, match="has 'train', but 'extra' beside it is no split"):
         opened(given)
 
 
@@ -195,7 +195,7 @@ def test_verdicts_are_cached_outside_of_the_folder(image_folder, tmp_path, pictu
     assert len(json.loads(kept.read_text())) == 40
     assert not list(image_folder.glob("*.json"))
     decoded = []
-    monkeypatch.setattr("cnn.data.folder.inspect", lambda path: decoded.append(path) or (12, 10, ""))
+    monkeypatch.setattr("cnn.data.folder.inspect", lambda path: decoded.append(path) or (12, 10, "", "0" * 32))
     opened(image_folder)
     assert decoded == []
     picture(image_folder / "cats" / "0.png", 77, (14, 10))
@@ -248,3 +248,95 @@ def test_links_in_a_circle_end(image_folder):
 def test_fake_needs_no_folder():
     dataset = opened("", fake=True)
     assert dataset.info.num_classes == 10 and dataset.splits["train"] == 64
+
+
+NAMES = [
+    ("Training", "Testing", None), ("TRAIN", "TEST", "VAL"), ("train_set", "test-set", "Validation Set"),
+    ("training", "test", "dev"), ("Train", "testing", "valid"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMES, ids=lambda names: names[0])
+def test_names_of_splits_in_any_case(tmp_path, picture, names):
+    """{Training,Testing}/CLASS once gave the classes 'Training' and 'Testing'."""
+    for k, split in enumerate(filter(None, names)):
+        for name in ("cat", "dog"):
+            for i in range(8):
+                picture(tmp_path / split / name / f"{i}.png", 100 * k + i)
+    dataset = opened(tmp_path)
+    assert dataset.info.class_names == ("cat", "dog") and sum(dataset.splits.values()) == 16 * (3 - names.count(None))
+    assert dataset.splits["test"] == 16
+
+
+def test_folders_that_hold_the_same_folders_are_refused(tmp_path, picture):
+    for split in ("part1", "part2"):
+        for name in ("cat", "dog"):
+            picture(tmp_path / split / name / "a.png", 1)
+    with pytest.raises(UserError, match=r"'part1' and 'part2' hold the same folders \(cat, dog\).*name them train"):
+        opened(tmp_path)
+    os.rename(tmp_path / "part1", tmp_path / "Test")
+    os.rename(tmp_path / "part2", tmp_path / "Val")
+    with pytest.raises(UserError, match="hold the same folders"):
+        opened(tmp_path)
+    os.rename(tmp_path / "Val", tmp_path / "testing")
+    with pytest.raises(UserError, match="both 'Test' and 'testing' are folders of classes for 'test'"):
+        opened(tmp_path)
+
+
+def test_classes_with_a_folder_of_images_each(tmp_path, picture):
+    """The layout of Tiny ImageNet: one folder inside of each class is no split."""
+    for name in ("n01", "n02"):
+        for i in range(6):
+            for place in ("flat", os.path.join("split", "train")):
+                picture(tmp_path / place / name / "images" / f"{i}.png", i)
+    for place in ("flat", "split"):
+        assert opened(tmp_path / place).info.class_names == ("n01", "n02")
+
+
+def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path, picture):
+    for name in ("valid", "invalid"):
+        for i in range(6):
+            picture(tmp_path / name / f"{i}.png", i)
+    assert opened(tmp_path).info.class_names == ("invalid", "valid")
+
+
+def rewritten(path, change):
+    """Changes bytes in place: same inode, same size, and the dates that it had."""
+    before = os.stat(path)
+    content = bytearray(path.read_bytes())
+    change(content)
+    with open(path, "r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = os.stat(path)
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+
+
+def test_files_changed_in_place_with_equal_size_change_the_fingerprint(tmp_path, picture):
+    root = tmp_path / "mine"
+    for name in ("a", "b"):
+        for i in range(6):
+            picture(root / name / f"{i}.bmp", i)
+    first = opened(root).fingerprint
+    assert opened(root).fingerprint == first
+    rewritten(root / "a" / "3.bmp", lambda content: content.__setitem__(60, content[60] ^ 1))
+    assert opened(root).fingerprint != first
+    rewritten(root / "a" / "3.bmp", lambda content: content.__setitem__(60, content[60] ^ 1))
+    os.utime(root / "a" / "3.bmp")
+    assert opened(root).fingerprint == first, "dates are not content"
+
+
+def test_names_that_are_not_utf_8(tmp_path, picture):
+    for name in (b"br\xe9", b"b"):
+        for i in range(6):
+            picture(tmp_path / "x.png", i)
+            os.makedirs(os.path.join(os.fsencode(tmp_path), b"mine", name), exist_ok=True)
+            os.rename(tmp_path / "x.png", os.path.join(os.fsencode(tmp_path), b"mine", name, b"%d\xff.png" % i))
+    (tmp_path / "mine" / "b" / "bad\x1b[31m\n.png").write_bytes(b"")
+    dataset = opened(tmp_path / "mine")
+    assert dataset.info.class_names == ("b", "br\\xe9")
+    (note,) = dataset.notes
+    assert "b/bad\\x1b[31m\\n.png" in note and note.isprintable()
+    for split in filter(dataset.splits.get, dataset.splits):
+        assert dataset.source(split)[0]["image"].shape == (12, 10, 3)
+    assert len(dataset.fingerprint) == 32

@@ -10,9 +10,9 @@ from PIL import Image
 from cnn import cli, config
 from cnn.data import open_dataset, open_provider
 from cnn.data.datasets import nuclei2d, scenes
-from cnn.data.masks_folder import decode_mask
 from cnn.errors import UserError
 from cnn.features import IGNORE
+from cnn.files.masks import decode_mask
 
 
 def opened(name, data_dir="", **fields):
@@ -107,12 +107,12 @@ def test_mistakes_are_counted_by_data_check(pairs, capsys):
     dataset = opened("masks_folder", root)
     assert sum(dataset.splits.values()) == 32
     for said in (
-        "left out 2 masks of another size than their image (masks/00.png, masks/01.png)",
+        "left out 2 masks of another size than their image (masks/00.png: 12x9, the image 12x16; masks/01.png: 13x16, ",
         "left out 1 masks with labels above 2 (masks/02.png)",
         "left out 1 images without a mask (images/03.jpg)",
         "left out 1 masks without an image (masks/04.png)",
         "left out 1 masks: a colour picture, not class ids (masks/05.png)",
-        "left out 1 masks: truncated or damaged (masks/06.png)",
+        "left out 1 masks: truncated or damaged (masks/06.png: PNG: it ends ",
         "left out 1 images: not an image (images/07.jpg)",
     ):
         assert any(said in line for line in dataset.problems), (said, dataset.problems)
@@ -304,3 +304,20 @@ def test_a_contact_sheet_shows_the_masks(pairs, tmp_path, capsys):
     assert cli.main(argv) == 0, capsys.readouterr()
     assert "3 classes at every place" in capsys.readouterr().out
     assert (out / "contact_sheet.png").stat().st_size > 5000 and (out / "class_balance.png").is_file()
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing", "Val"), ("TRAIN", "test", "dev")])
+def test_names_of_splits_in_any_case(pairs, names):
+    for name in names:
+        root = pairs(name, 4)
+    dataset = opened("masks_folder", root)
+    assert dataset.splits == {"train": 4, "validation": 4, "test": 4}
+
+
+def test_a_mask_changed_in_place_changes_the_fingerprint(pairs):
+    root = pairs(count=12, labels=(0, 1))
+    first = opened("masks_folder", root).fingerprint
+    path = root / "masks" / "03.png"
+    mask = np.array(Image.open(path))
+    Image.fromarray(mask[::-1].copy()).save(path)
+    assert opened("masks_folder", root).fingerprint != first

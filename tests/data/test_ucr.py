@@ -74,7 +74,7 @@ def test_resampling_keeps_ends_and_smooth_curves():
         ("1,2:cat\n", "no line '@data'"),
         ("@timeStamps true\n@classLabel true a\n@data\n1:a\n", "has time stamps"),
         ("@targetLabel true\n@data\n1,2:0.5\n", "has no classes"),
-        ("@classLabel true cat\n@data\n1,x:cat\n", "line 2: could not convert"),
+        ("@classLabel true cat\n@data\n1,x:cat\n", "line 3: could not convert"),
         ("@classLabel true cat\n@data\n1,2:dog\n", "class 'dog'"),
         ("@classLabel true cat\n@data\n1,2:1:cat\n", "lengths .1, 2."),
         ("@classLabel true cat\n@data\n1,2:cat\n1,2:3,4:cat\n", "2 channels, the first has 1"),

@@ -63,7 +63,7 @@ def test_check_counts_everything_that_is_broken(tmp_path, capsys):
         for kind in ("examples", "unreadable", "not_finite", "bad_labels", "empty_masks", "masks_of_another_size")
     }
     assert total == {
-        "examples": 9, "unreadable": 0, "not_finite": 1, "bad_labels": 1, "empty_masks": 1, "masks_of_another_size": 0,
+        "examples": 8, "unreadable": 0, "not_finite": 1, "bad_labels": 0, "empty_masks": 1, "masks_of_another_size": 0,
     }  # fmt: skip
     text = "\n".join(found["problems"])
     for line in (
@@ -71,12 +71,12 @@ def test_check_counts_everything_that_is_broken(tmp_path, capsys):
         "left out 1 of 12: image missing (imagesTr/gone.nii.gz",
         "left out 1 of 12: mask of another size (imagesTr/size.nii.gz: ",
         "mask of another size (12x18x19, the image 12x18x20))",
-        "unknown.nii.gz: 9 in 2 places",
+        "unknown.nii.gz: mask with values that no class has (9; dataset.json names 0 to 2)",
         "empty.nii.gz: background",
         "1 not finite",
     ):
         assert line in text, text
-    assert "3 different spacings in 9 volumes, from 1 x 0.5 x 0.5 to 5 x 1 x 1 mm" in "\n".join(found["notes"])
+    assert "3 different spacings in 8 volumes, from 1 x 0.5 x 0.5 to 5 x 1 x 1 mm" in "\n".join(found["notes"])
     assert verbs.main(["check", "volumes_folder", f"--data_dir={root}"]) == 1
     assert "1 empty masks" in capsys.readouterr().out
 
@@ -229,3 +229,37 @@ def test_names_of_the_table():
     for name in ("colin27", "nuclei3d", "volumes_folder"):
         info = open_provider(name).info
         assert info.input_key == "volume" and info.target_key == "mask" and info.class_names[0] == "background"
+
+
+def test_units_are_said_once(tmp_path):
+    root = volumes.folder(tmp_path / "mine", count=4)
+    for i in range(4):
+        volume, mask = volumes.blob(i, (20, 18, 12))
+        unit = "micron" if i == 2 else "unknown"
+        spacing = np.array([1.0, 1.0, 2.5]) * (1000 if i == 2 else 1)
+        volumes.save(root / "imagesTr" / f"case_{i}.nii.gz", volume, spacing, unit=unit)
+        volumes.save(root / "labelsTr" / f"case_{i}.nii.gz", mask, spacing, unit=unit)
+    dataset = opened("volumes_folder", root)
+    (note,) = dataset.notes
+    assert "3 of 4 volumes do not name their unit of length; millimetres are assumed" in note
+    for split in dataset.splits:
+        assert dataset.source(split)[0]["spacing"].tolist() == [2.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
+def test_volumes_changed_in_place_with_equal_size_change_the_fingerprint(tmp_path, folder):
+    root = volumes.folder(tmp_path / "mine", count=4)
+    (root / "dataset.json").write_text((root / "dataset.json").read_text().replace(".nii.gz", ".nii"))
+    for i in range(4):
+        volume, mask = volumes.blob(i, (20, 18, 12))
+        volumes.save(root / "imagesTr" / f"case_{i}.nii", volume)
+        volumes.save(root / "labelsTr" / f"case_{i}.nii", mask)
+    first = opened("volumes_folder", root).fingerprint
+    assert opened("volumes_folder", root).fingerprint == first
+    path = root / folder / "case_1.nii"
+    before = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(352)
+        file.write(bytes(before.st_size - 352))  # zeros in place of voxels
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert opened("volumes_folder", root).fingerprint != first

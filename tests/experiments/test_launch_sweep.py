@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import subprocess
@@ -100,6 +101,8 @@ LINES = {"b": curve(0.3, 0.4), "c": curve(0.5, 0.6), "d": curve(0.7, 0.8)}
         ("median", LINES, ""),  # too few to compare with
         ("median", {"a": curve(0.1), **LINES}, ""),  # too early, for `a`; too few, for the others
         ("median", {"a": curve(0.9, 0.1), **LINES}, "b"),  # the best of `a` counts, not its last
+        ("median", {"a": curve(-math.inf, -math.inf), **LINES}, "ab"),  # diverged: nobody is worse
+        ("halving", {"a": curve(-math.inf, -math.inf), **LINES}, "ab"),
         ("halving", LINES, "bc"),
         ("halving", {"a": curve(0.1), **LINES}, "bc"),  # `a` is not there yet
         ("halving", {"a": curve(0.1, 0.2), "b": curve(0.3)}, ""),  # alone at its rung
@@ -111,7 +114,7 @@ def test_rules(rule, curves, loses):
     assert "".join(name for name in curves if rules.RULES[rule](name, curves, 20, 3)) == loses
 
 
-def test_a_curve_turns_the_sign_and_leaves_out_what_is_no_number():
+def test_a_curve_turns_the_sign_and_what_is_not_finite_is_the_worst():
     rows = [
         {"step": 1, "loss": 2.0},
         {"step": 2},
@@ -119,8 +122,9 @@ def test_a_curve_turns_the_sign_and_leaves_out_what_is_no_number():
         {"step": 4, "loss": float("nan")},
         {"step": 5, "loss": 1},
     ]
-    assert rules.curve(rows, "loss", "min") == [(1, -2.0), (5, -1.0)]
-    assert rules.curve(rows, "loss", "max") == [(1, 2.0), (5, 1.0)]
+    bad = [(3, -math.inf), (4, -math.inf)]
+    assert rules.curve(rows, "loss", "min") == [(1, -2.0), *bad, (5, -1.0)]
+    assert rules.curve(rows, "loss", "max") == [(1, 2.0), *bad, (5, 1.0)]
 
 
 @pytest.fixture

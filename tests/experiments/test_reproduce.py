@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from cnn.errors import UserError
-from cnn.models import MODELS
 from cnn.plan import make_plan
 from cnn.scoring.sums import Interval
 from experiments import reproduce, study, verdicts
@@ -74,7 +73,7 @@ def test_a_row_goes_stale_with_its_config_and_its_code(tmp_path, monkeypatch):
     for name, order in (("a", "'flip', 'rotate90'"), ("b", "'rotate90', 'flip'")):  # no options; the order counts
         steps = "".join(f"({one}, {{}})," for one in order.split(", "))
         turned[name] = Row("a", DIGITS, {"input.train_transforms": f"({steps})"})
-        assert stale(made([turned[name]], tmp_path), turned[name], results) == "config"
+        assert stale(made([turned[name]], tmp_path), turned[name], results) == "config and code"
     assert turned["a"].resolved()["input.train_transforms"] == [["flip", {}], ["rotate90", {}]]
     assert turned["a"].config_hash() != turned["b"].config_hash()
     assert stale(made([changed], tmp_path), Row("a", DIGITS, {"log_every_steps": "7"}), results) == ""
@@ -98,19 +97,6 @@ def test_one_seed_is_also_held_to_the_seeds_that_are_kept(tmp_path):
         fresh.add(result(value=value, **hashes))
         lines = [[verdicts.line(tiny_study, row, one)] if one else [] for one in (fresh, others)]
         assert len(reproduce.problems(*lines)) == wrong, value
-
-
-def test_the_code_hash_sees_code_alone(tmp_path):
-    texts = ["x = 1  # one\n", '"""Says why."""\n\nx = 1\n', "x = 2\n"]
-    found = []
-    for number, text in enumerate(texts):
-        (tmp_path / f"{number}.py").write_text(text)
-        found.append(study._tree(tmp_path / f"{number}.py"))
-    assert found[0] == found[1] != found[2]
-    names = study._closure(["cnn.models.mnist1d"])
-    assert {"cnn.models.mnist1d", "cnn.models.mlp"} <= set(names)
-    assert not any(name.startswith("cnn.layers") for name in names)
-    assert "experiments.recurrent" in study._closure([study._module("experiments.recurrent:gru", MODELS)])
 
 
 def test_results_are_read_as_they_were_written(tmp_path):

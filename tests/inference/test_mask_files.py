@@ -8,8 +8,8 @@ from PIL import Image
 
 from cnn import cli
 from cnn.errors import UserError
+from cnn.inference.predictor import load
 from cnn.inference.tiles import Tiling
-from cnn.predict import load
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,14 @@ def test_two_pictures_of_one_name(run, picture, tmp_path, capfd):
     argv = ["predict", f"--workdir={run[0]}", f"{tmp_path}/**/*.png", f"--masks={tmp_path / 'said'}"]
     assert cli.main(argv) == 1
     out, err = capfd.readouterr()
-    assert "bad.png: not an image" in out and err == "1 of 3 files could not be read\n"
+    assert "bad.png: not an image" in out and err == "1 of 3 inputs could not be predicted\n"
     assert sorted(path.name for path in (tmp_path / "said").iterdir()) == ["large-2.png", "large.png"]
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--tile=32"], "--tile needs --masks=DIR"),
+        (["--tile=-3"], "must not be negative"),
         (["--masks={0}/x", "--tile=32", "--overlap=1"], "overlap must be in"),
         (["--masks={0}/x", "--tile=1"], "too small for a margin"),
     ],

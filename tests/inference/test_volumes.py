@@ -58,16 +58,15 @@ def test_a_dicom_series_and_what_cannot_be_read(run, tmp_path, capfd):
     paths = [str(tmp_path / "ct"), str(tmp_path / "bad.nii")]
     assert cli.main(["predict", f"--workdir={run}", *paths, f"--masks={tmp_path / 'said'}"]) == 1
     out, err = capfd.readouterr()
-    assert "bad.nii: not a NIfTI file" in out and "1 of the volumes could not be read" in err
+    assert "bad.nii: not a NIfTI file" in out and "1 of 2 inputs could not be predicted" in err
     assert dice(truth.transpose(2, 1, 0) > 0, read_mask(tmp_path / "said" / "ct.nii.gz").voxels > 0) > 0.85
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["x.nii"], "give --masks=DIR"),
-        (["missing.nii", "--masks=m"], "missing.nii does not exist"),
-        (["pyproject.toml", "--masks=m"], "is no NIfTI file"),
+        (["missing.nii", "--masks=m"], "'missing.nii' does not exist"),
+        (["configs", "--masks=m"], "holds no .nii/.nii.gz/.npy files and no DICOM slices"),
     ],
 )
 def test_mistakes(run, capfd, arguments, said):

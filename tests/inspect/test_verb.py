@@ -144,13 +144,13 @@ def test_a_network_for_pixels_is_told(tmp_path):
 
 
 MISTAKES = [
-    ("{run}/none.png", "is no file; give one image"),
-    ("{run}/data", "is no file; give one image"),
+    ("{run}/none.png", "does not exist"),
+    ("{run}/data", "stands for 5 files; give one"),
     ("{data}/0.png --layers=(", "is no regular expression"),
     ("{data}/0.png --layers=stage9", "matches no layer; there are"),
     ("{data}/0.png --slice=2", "--slice is for volumes"),
     ("{data}/0.png --examples=0", "must be positive"),
-    ("{data}/0.png --data={run}/nothing", "is no file, no folder"),
+    ("{data}/0.png --data={run}/nothing", "does not exist"),
     ("{data}/0.png --out={data}/0.png", "cannot be written"),
     ("{data}/0.png --layer=x", "Did you mean '--layers'"),
     ("{run}/run/summary.json", "summary.json"),

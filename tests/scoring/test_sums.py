@@ -79,3 +79,20 @@ def test_no_proportion():
     for successes, n in ((1, 0), (-1, 4), (5, 4)):
         with pytest.raises(ValueError, match="no proportion"):
             metrics.wilson_interval(successes, n)
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high"),  # places of the limits among the sorted values, from 1; tables of the sign test
+    [(6, 1, 6), (8, 1, 8), (9, 2, 8), (10, 2, 9), (20, 6, 15), (40, 14, 27)],
+)
+def test_median_interval(n, low, high):
+    values = np.random.default_rng(n).permutation(np.arange(1, n + 1))
+    found = metrics.median_interval(values)
+    assert (found.mean, found.low, found.high, found.n) == ((n + 1) / 2, low, high, n)
+
+
+def test_few_values_have_a_median_and_no_interval():
+    found = metrics.median_interval([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert found.mean == 3 and np.isnan(found.low) and np.isnan(found.high)
+    with pytest.raises(ValueError):
+        metrics.median_interval([])

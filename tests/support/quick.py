@@ -28,7 +28,7 @@ def training() -> None:
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = given if COMPILE_FAST in given else f"{given} {COMPILE_FAST}"
     cnn.result._curves = lambda _: []
-    cnn.timing.bare_step_seconds = lambda *_, **__: 1.0
+    cnn.timing.bare_step_seconds = lambda *_, **__: [1.0]
 
 
 if __name__ == "__main__":  # `python -m tests.support.quick --config=...`: such a `cnn train`

@@ -21,11 +21,12 @@ def blob(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return volume.astype(np.int16), mask
 
 
-def save(path: Path, voxels: np.ndarray, spacing=(1.0, 1.0, 1.0), byte_order: str = "<") -> None:
-    """Writes a NIfTI file of this spacing along x y z."""
+def save(path: Path, voxels: np.ndarray, spacing=(1.0, 1.0, 1.0), byte_order: str = "<", unit: str = "mm") -> None:
+    """Writes a NIfTI file of this spacing along x y z, in this unit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = nib.Nifti1Header(endianness=byte_order)
     header.set_data_dtype(voxels.dtype)
+    header.set_xyzt_units(unit)
     nib.save(nib.Nifti1Image(voxels, np.diag([*spacing, 1.0]), header), path)
 
 
@@ -74,8 +75,13 @@ def broken(root: Path) -> Path:
     return root
 
 
-def series(folder, places, uid="1.2.3", rows=4, columns=5, orientation=(1, 0, 0, 0, 1, 0), pixels=None, **fields):
-    """Writes a DICOM series; without `pixels` [slice, row, column] they tell the place of their slice."""
+def series(
+    folder, places, uid="1.2.3", rows=4, columns=5, orientation=(1, 0, 0, 0, 1, 0), pixels=None, step=None, **fields
+):
+    """Writes a DICOM series; without `pixels` [slice, row, column] they tell the place of their slice.
+
+    A place is mm along the normal, or along `step` where it is given. A field of None is written empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for number, place in enumerate(places):
         meta = FileMetaDataset()
@@ -85,8 +91,8 @@ def series(folder, places, uid="1.2.3", rows=4, columns=5, orientation=(1, 0, 0,
         one.SOPClassUID, one.SOPInstanceUID, one.SeriesInstanceUID = CTImageStorage, generate_uid(), uid
         one.Rows, one.Columns, one.SamplesPerPixel, one.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
         one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
-        normal = np.cross(orientation[:3], orientation[3:])
-        one.ImagePositionPatient = [float(v) for v in np.array([10.0, 20.0, 0.0]) + place * normal]
+        along = np.cross(orientation[:3], orientation[3:]) if step is None else np.array(step)
+        one.ImagePositionPatient = [float(f"{v:.9g}") for v in np.array([10.0, 20.0, 0.0]) + place * along]
         one.ImageOrientationPatient, one.PixelSpacing = list(orientation), [0.5, 0.75]
         one.RescaleSlope, one.RescaleIntercept = 2, -1000
         for name, value in fields.items():

@@ -25,6 +25,7 @@ OPTIONS = {
     "shift": [{"size": 4}],
     "affine": [{"degrees": 40, "scale": 0.3, "shear": 0.2, "shift": 0.1}],
     "elastic": [{"std": 1.5}],
+    "resample": [{"steps": 25}, {"steps": 63}],
     "flip": [{}, {"axis": "h"}, {"axis": "t"}],
     "volume_spacing": [{"spacing": 1.0}, {"spacing": 2.0, "mask": "nearest"}],
     "volume_fit": [{"size": (12, 20, 16)}, {"multiple": 10}],
@@ -248,6 +249,11 @@ def test_the_way_back_of_a_mask():
     np.testing.assert_array_equal(done.inverse().move_mask(out["mask"]), mask)
 
 
+def test_an_example_without_pixels_or_steps_has_a_map_without_axes():
+    _, done = traced({"table": np.zeros(3, np.float32)}, [])
+    assert (done.before, done.after) == ((), ())
+
+
 def test_an_example_with_two_inputs_has_the_map_of_the_first():
     example = blank("image") | blank("series")
     steps = (("shift", {"size": 5, "mode": "wrap"}), ("resize", {"size": 16}))  # the shift is of the series
@@ -275,11 +281,11 @@ def test_a_share_is_checked():
             dataclasses.replace(transform, visible=2)
 
 
-def test_a_fold_and_an_inverse_of_a_bend():
+def test_the_inverse_of_a_strong_bend():
     """A field that stretches by up to 2.5 and shrinks to a fifth has an inverse, which is found."""
     rows = np.arange(40, dtype=np.float32)
     field = np.stack([0.8 * 6 * np.sin(rows / 6)[:, None] * np.ones((40, 30), np.float32), np.zeros((40, 30))])
     bend = maps.Bend(field.astype(np.float32))
     points = np.random.default_rng(0).uniform(3, 27, (50, 2))
-    np.testing.assert_allclose(bend.backward(bend.forward(points)), points, atol=1e-3)
-    np.testing.assert_allclose(bend.inverse().forward(points), bend.backward(points), atol=1e-12)
+    np.testing.assert_allclose(bend.inverse().forward(bend.forward(points)), points, atol=1e-5)
+    assert np.abs(bend.forward(points) - points).max() > 2

@@ -5,7 +5,8 @@ not imported. `input.dataset=ucr` takes your own: `input.data_dir` is a folder w
 two files, or a single .ts file, of which every fifth example is then the test split.
 
 Series of unequal length are brought to the longest one by a cubic spline, as the code of Fawaz et al. 2019 does; gaps
-('?') are filled by linear interpolation. Both are noted when the data are opened.
+('?') are filled by linear interpolation. Both are noted when the data are opened. A few very long series do not stretch
+all others: above 64 MiB the length is at most eight times the mean one.
 """
 
 import hashlib
@@ -20,12 +21,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
 
 from cnn.data import data_root
 from cnn.data.arrays import Arrays, InMemory
 from cnn.errors import UserError
 from cnn.features import LABEL, DatasetInfo, Feature
+from cnn.files.series import TsFile
+from cnn.transforms.series import filled, resampled
 
 WHEEL = "aeon==1.6.0"
 PACKAGES = ("aeon", "sktime")
@@ -40,85 +42,7 @@ SETS = {  # name in the archive: (shape after resampling, classes)
     "JapaneseVowels": ((29, 12), tuple("123456789")),
 }
 TEST_EVERY = 5  # of a single file
-
-Series = Float[np.ndarray, "t c"]
-
-
-class TsFile:
-    """A parsed .ts file.
-
-    Attributes:
-      series: each [t, c], of one number of channels; NaN where the file says '?'.
-      labels: the class of each, as text.
-      classes: in the order of the header.
-
-    Raises:
-      UserError: the file is not of this format, or has time stamps or numbers in place of classes.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        head, found, body = text.lower().partition("@data")
-        if not found:
-            raise UserError(f"{path} is no .ts file: it has no line '@data'")
-        lines = [line.strip() for line in text[: len(head)].splitlines()]
-        facts = {w[0].lower(): w[1:] for line in lines if line.startswith("@") and (w := line[1:].split())}
-        if facts.get("timestamps", ["false"])[0].lower() == "true":
-            raise UserError(f"{path} has time stamps, which are not read; write plain values")
-        classes = facts.get("classlabel", ["false"])
-        if classes[0].lower() != "true":
-            raise UserError(f"{path} has no classes ('@classLabel true A B ...'), which classification needs")
-        self.classes = tuple(classes[1:])
-        self.series: list[Series] = []
-        self.labels: list[str] = []
-        for number, line in enumerate(text[len(head) + len("@data") :].splitlines()):
-            if line.strip() and not line.startswith(("#", "%")):
-                self._add(line.strip(), len(lines) + number)
-        if not self.series:
-            raise UserError(f"{path} holds no series")
-
-    def _add(self, line: str, number: int) -> None:
-        *channels, label = line.split(":")
-        try:
-            rows = [[np.nan if v.strip() == "?" else float(v) for v in channel.split(",")] for channel in channels]
-        except ValueError as error:
-            raise UserError(f"{self.path}, line {number}: {error}") from error
-        if len({len(row) for row in rows}) != 1 or label not in self.classes:
-            lengths = sorted({len(row) for row in rows})
-            raise UserError(
-                f"{self.path}, line {number}: channels of lengths {lengths} and class '{label}'; all channels need one "
-                f"length and the class is one of {', '.join(self.classes)}"
-            )
-        if self.series and len(rows) != self.series[0].shape[1]:
-            first = self.series[0].shape[1]
-            raise UserError(f"{self.path}, line {number}: {len(rows)} channels, the first has {first}")
-        self.series.append(np.array(rows).T)
-        self.labels.append(label)
-
-
-def filled(series: Series) -> Series:
-    """Gaps (NaN) filled by linear interpolation per channel; a channel without any value becomes 0."""
-    result, steps = series.copy(), np.arange(len(series))
-    for channel in result.T:
-        known = np.isfinite(channel)
-        channel[~known] = np.interp(steps[~known], steps[known], channel[known]) if known.any() else 0
-    return result
-
-
-def resampled(series: Series, length: int) -> Float[np.ndarray, "{length} c"]:
-    """`length` values on a cubic spline through all points, from the first to the last."""
-    from scipy.interpolate import make_interp_spline
-
-    n = len(series)
-    if n == length:
-        return series
-    if n == 1:
-        return np.repeat(series, length, axis=0)
-    return make_interp_spline(np.arange(n), series, k=min(3, n - 1))(np.linspace(0, n - 1, length))
+STRETCH, STRETCH_FROM = 8, 64 << 20  # times the mean length, where all series at the longest one take more bytes
 
 
 class Ucr(InMemory):
@@ -156,22 +80,31 @@ class Ucr(InMemory):
         everything = [series for part in parts for series in part.series]
         if len({series.shape[1] for series in everything}) != 1:
             raise UserError(f"{self._files[0]} and {self._files[1]} have different numbers of channels")
-        lengths = {len(series) for series in everything}
-        self._note(lengths, sum(int(np.isnan(series).any()) for series in everything))
-        made = [_stacked(part.series, part.labels, classes, max(lengths)) for part in parts]
+        lengths = [len(series) for series in everything]
+        length = common_length(lengths, everything[0].shape[1])
+        gaps = sum(int(not np.isfinite(series).all()) for series in everything)
+        self._note(lengths, length, gaps)
+        made = [_stacked(part.series, part.labels, classes, length) for part in parts]
         if len(made) == 1:
             test = np.arange(len(made[0]["label"])) % TEST_EVERY == TEST_EVERY - 1
             made = [{key: value[rows] for key, value in made[0].items()} for rows in (~test, test)]
+        filling = (("fill_gaps", {}),) if gaps else ()
+        resampling = (("resample", {"steps": length}),) if len(set(lengths)) > 1 else ()
         self.info = DatasetInfo(
-            self.info.name, {"series": Feature.series(*made[0]["series"].shape[1:])}, {"label": LABEL}, classes
+            self.info.name,
+            {"series": Feature.series(*made[0]["series"].shape[1:])},
+            {"label": LABEL},
+            classes,
+            preparation=(*filling, *resampling),
         )
         return dict(zip(self.splits, made, strict=True))
 
-    def _note(self, lengths: set[int], gaps: int) -> None:
+    def _note(self, lengths: Sequence[int], length: int, gaps: int) -> None:
         where = self._name or str(self._files[0])
         notes, low, high = [], min(lengths), max(lengths)
         if low < high:
-            notes.append(f"{where}: series of {low} to {high} steps, all resampled to {high} by a spline")
+            why = f" ({high} would take {len(lengths) * high * 4 >> 20:,} MiB per channel)" * (length < high)
+            notes.append(f"{where}: series of {low} to {high} steps, all resampled to {length} by a spline{why}")
         if gaps:
             notes.append(f"{where}: {gaps} series have gaps, filled by linear interpolation")
         if len(self._files) == 1:
@@ -185,11 +118,21 @@ class Ucr(InMemory):
         return self._notes
 
 
+def common_length(lengths: Sequence[int], channels: int) -> int:
+    """Steps that all series get: those of the longest, but no more than STRETCH times the mean where that is much."""
+    longest = max(lengths)
+    if len(lengths) * longest * channels * 4 <= STRETCH_FROM:
+        return longest
+    return min(longest, STRETCH * -(-sum(lengths) // len(lengths)))
+
+
 def _stacked(series: Sequence[np.ndarray], labels: Sequence[str], classes: Sequence[str], length: int) -> Arrays:
-    values = [resampled(filled(one), length) for one in series]
+    values = np.empty((len(series), length, series[0].shape[1]), np.float32)
+    for row, one in zip(values, series, strict=True):
+        row[:] = resampled(filled(one), length)
     order = {name: label for label, name in enumerate(classes)}
     return {
-        "series": np.stack(values).astype(np.float32),
+        "series": values,
         "label": np.array([order[label] for label in labels], np.int32),
     }
 

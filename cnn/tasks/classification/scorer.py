@@ -30,12 +30,9 @@ class ClassificationScorer(Scorer):
     def result(self) -> dict[str, Any]:
         """See the class."""
         found: dict[str, Any] = pairs.means(self.sums)
+        hits, actual, predicted = np.asarray(self.sums["class_counts"][0], np.float64)
         if "confusion" in self.sums:
-            confusion = np.asarray(self.sums["confusion"][0], np.float64)
-            hits, actual, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-            found["confusion"] = confusion.astype(int).tolist()
-        else:
-            hits, actual, predicted = np.asarray(self.sums["class_counts"][0], np.float64)
+            found["confusion"] = np.asarray(self.sums["confusion"][0], np.float64).astype(int).tolist()
         recall, f1 = pairs.mean((hits, actual)), pairs.mean((2 * hits, actual + predicted))
         seen = actual > 0
         found["balanced_accuracy"] = float(recall[seen].mean()) if seen.any() else float("nan")

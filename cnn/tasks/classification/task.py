@@ -14,7 +14,7 @@ from cnn.errors import UserError, unknown
 from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch, Outputs, PerExample
 from cnn.tasks import inputs, losses
-from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example, predicted_class
 from cnn.tasks.classification import baselines, mixing, plots
 from cnn.tasks.classification.scorer import CONFUSION_CLASSES, ClassificationScorer, ReportScorer
 
@@ -111,7 +111,7 @@ class Classification(Task):
         """accuracy, top5 (above 5 classes) and counts per class. After mixing, against the example's own label."""
         logits, label, valid = out["logits"].astype(jnp.float32), batch["label"], batch["valid"]
         k = self.num_outputs
-        predicted = jnp.argmax(logits, axis=-1)
+        predicted = predicted_class(logits)
         result = {"accuracy": per_example(predicted == label, batch)}
         if k > 5:
             own = jnp.take_along_axis(logits, label[:, None], axis=-1)
@@ -121,11 +121,9 @@ class Classification(Task):
         count = jnp.sum(valid.astype(jnp.float32))
         actual = jax.nn.one_hot(label, k) * valid[:, None]
         guessed = jax.nn.one_hot(predicted, k) * valid[:, None]
+        result["class_counts"] = jnp.stack([(actual * guessed).sum(0), actual.sum(0), guessed.sum(0)]), count
         if k <= CONFUSION_CLASSES:
             result["confusion"] = jnp.einsum("bi,bj->ij", actual, guessed), count
-        else:
-            counts = [(actual * guessed).sum(0), actual.sum(0), guessed.sum(0)]
-            result["class_counts"] = jnp.stack(counts), count
         return result
 
     def predictions(self, out: Outputs, batch: Batch, apply: Apply) -> dict[str, Array]:

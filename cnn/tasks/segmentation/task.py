@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from cnn.errors import UserError
 from cnn.features import IGNORE
+from cnn.files.masks import write_mask
+from cnn.files.volumes import is_nifti, write_nifti
 from cnn.scoring.scorer import Scorer
 from cnn.shapes import Batch, Outputs, PerExample
-from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example, predicted_class
 from cnn.tasks.segmentation import baselines, losses, plots
 from cnn.tasks.segmentation.scorer import ReportScorer, SegmentationScorer
 
@@ -111,7 +114,7 @@ class Segmentation(Task):
     def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
         """image_dice (mean over examples and classes that are present or predicted); counts of pixels per class."""
         logits, mask, valid = self._logits(out, batch), jnp.asarray(batch["mask"]), batch["valid"]
-        counts = self._counts(jnp.argmax(logits, axis=-1), mask)
+        counts = self._counts(predicted_class(logits), mask)
         counts = counts * valid.astype(jnp.int32)[:, None, None]
         count = jnp.sum(valid.astype(jnp.float32))
         right, predicted, true = jnp.moveaxis(counts[..., int(self.background) :].astype(jnp.float32), 1, 0)
@@ -147,12 +150,45 @@ class Segmentation(Task):
         return ReportScorer(self.info.class_names, self.background, self.spacing, self.info.targets["mask"].rank)
 
     def describe(self, row: Mapping[str, Any], frame: Any = None) -> dict[str, Any]:
-        """{'shape', 'areas': {class: share of the pixels}} of the classes that were found, the largest first."""
-        mask = np.asarray(row["mask"])
-        share = np.bincount(mask.reshape(-1), minlength=self.num_outputs) / mask.size
-        order = [k for k in np.argsort(-share, kind="stable") if share[k]]
-        areas = {self.info.class_names[k]: round(float(share[k]), 6) for k in order}
-        return {"shape": list(mask.shape), "areas": areas}
+        """The classes that were found, the largest first, in the raw input where `frame` is given.
+
+        Returns:
+          shape: of the mask; areas: {class: share of the pixels that the network saw}; seen: their share of all pixels,
+          where a crop cut some off; ml: {class: millilitres} of volumes with a known spacing, without the background.
+        """
+        mask = np.asarray(row["mask"]) if frame is None else frame.mask_back(np.asarray(row["mask"]))
+        counts = np.bincount(mask.reshape(-1), minlength=IGNORE + 1)[: self.num_outputs]
+        names, seen = self.info.class_names, int(counts.sum())
+        order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
+        areas = {names[k]: round(float(counts[k] / seen), 6) for k in order}
+        found: dict[str, Any] = {"shape": list(mask.shape), "areas": areas}
+        if seen < mask.size:
+            found["seen"] = round(seen / mask.size, 6)
+        spacing = frame.spacing if frame is not None else None
+        if spacing and mask.ndim == 3:
+            voxel = math.prod(spacing) / 1000  # ml
+            classes = [k for k in sorted(order) if k or not self.background]
+            found["ml"] = {names[k]: round(int(counts[k]) * voxel, 4) for k in classes}
+        return found
+
+    def write(self, row: Mapping[str, Any], frame: Any, folder: str) -> dict[str, Any]:
+        """Writes the mask of the raw input as FOLDER/STEM.png or, of a volume, .nii.gz in the place of its volume.
+
+        Returns:
+          mask: the path.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        mask = frame.mask_back(np.asarray(row["mask"]))
+        if mask.ndim == 2:
+            path = os.path.join(folder, f"{frame.stem}.png")
+            write_mask(path, mask)
+        else:
+            path = os.path.join(folder, f"{frame.stem}.nii.gz")
+            like = frame.path if is_nifti(frame.path) else ""
+            write_nifti(path, mask, np.eye(4) if frame.affine is None else frame.affine, like)
+        return {"mask": path}
 
     def baselines_read(self, input_shape: tuple[int, ...]) -> bool:
         """They need masks that went through the transforms, and for a threshold the inputs."""

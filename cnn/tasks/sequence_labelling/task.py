@@ -13,7 +13,7 @@ from cnn.errors import UserError
 from cnn.scoring import sums as pairs
 from cnn.scoring.scorer import Rows, Scorer
 from cnn.shapes import Batch, Outputs
-from cnn.tasks.base import Apply, Examples, Pair, Task, per_example
+from cnn.tasks.base import Apply, Examples, Pair, Task, per_example, predicted_class
 from cnn.tasks.losses import smooth
 from cnn.tasks.sequence_labelling import baselines, plots
 
@@ -59,7 +59,7 @@ class SequenceLabelling(Task):
     def metrics(self, out: Outputs, batch: Batch) -> dict[str, Pair]:
         """accuracy (share of correct steps), exact_accuracy (share of series with every step correct); counts."""
         logits, labels, valid = self._logits(out, batch), batch["labels"], batch["valid"]
-        right = jnp.argmax(logits, axis=-1) == labels
+        right = predicted_class(logits) == labels
         one_hot = jax.nn.one_hot(labels, self.num_outputs) * valid.reshape(-1, 1, 1)
         hits = jnp.sum(one_hot * right[..., None], axis=(0, 1))
         return {

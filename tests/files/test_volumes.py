@@ -1,5 +1,6 @@
 """Volume files: NIfTI in every orientation, byte order and compression; DICOM series; what is refused and why."""
 
+import gzip
 import itertools
 import sys
 
@@ -38,7 +39,7 @@ def test_byte_orders_and_types(tmp_path, suffix, byte_order, dtype):
     assert found.voxels.dtype == np.float32 and found.voxels.shape == (7, 6, 5, 1)
     assert np.array_equal(found.voxels[..., 0], content("float32").transpose(2, 1, 0))
     assert found.spacing == (3.0, 2.0, 1.0)
-    assert facts(path) == ((7, 6, 5), (3.0, 2.0, 1.0))
+    assert facts(path)[:2] == ((7, 6, 5), (3.0, 2.0, 1.0))
 
 
 ORIENTATIONS = [
@@ -58,7 +59,7 @@ def test_every_orientation_is_the_same_volume_and_goes_back(tmp_path, order, sig
     assert np.array_equal(nib.orientations.io_orientation(np.diag([*SPACING, 1.0])), start)
     found = read_nifti(path)
     assert np.array_equal(found.voxels, straight.voxels)
-    assert np.allclose(found.affine, straight.affine) and facts(path) == ((7, 6, 5), found.spacing)
+    assert np.allclose(found.affine, straight.affine) and facts(path)[:2] == ((7, 6, 5), found.spacing)
     mask = (found.voxels[..., 0] > 100).astype(np.uint8)
     write_nifti(tmp_path / "mask.nii.gz", mask, found.affine, like=path)
     there = nib.load(tmp_path / "mask.nii.gz")
@@ -174,3 +175,130 @@ def test_dicom_that_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadVolume, match="no DICOM"):
         read_dicom(tmp_path / "empty")
+
+
+# nibabel's zooms (x y z) times what a unit is in mm, computed once.
+UNITS = {
+    "micron": ((250.0, 500.0, 2000.0), (2.0, 0.5, 0.25)),
+    "meter": ((0.001, 0.001, 0.0025), (2.5, 1.0, 1.0)),
+    "mm": ((0.5, 0.75, 3.0), (3.0, 0.75, 0.5)),
+    "unknown": ((0.5, 0.75, 3.0), (3.0, 0.75, 0.5)),
+}
+
+
+@pytest.mark.parametrize("kind", ["Nifti1", "Nifti2"])
+@pytest.mark.parametrize("unit", UNITS)
+def test_lengths_are_mm_whatever_the_unit_of_the_file(tmp_path, unit, kind):
+    zooms, spacing = UNITS[unit]
+    affine = np.diag([*zooms, 1.0])
+    affine[:3, 3] = np.array([10, 20, 30]) * zooms
+    image = getattr(nib, f"{kind}Image")(content(), affine)
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "a.nii.gz")
+    for found in (read_nifti(tmp_path / "a.nii.gz"), read_mask(tmp_path / "a.nii.gz")):
+        assert found.spacing == pytest.approx(spacing, rel=1e-5) and found.unit == unit
+        assert found.affine[:3, 3] == pytest.approx(np.array([10, 20, 30]) * spacing[::-1], rel=1e-5)
+        assert found.voxel_ml == pytest.approx(np.prod(spacing) / 1000, rel=1e-5)
+    assert facts(tmp_path / "a.nii.gz") == ((7, 6, 5), pytest.approx(spacing, rel=1e-5), unit)
+    write_nifti(tmp_path / "b.nii", found.voxels, found.affine, like=tmp_path / "a.nii.gz")
+    there, source = nib.load(tmp_path / "b.nii"), nib.load(tmp_path / "a.nii.gz")
+    assert there.header.get_xyzt_units() == (unit, "sec") and type(there) is type(source)
+    assert np.array_equal(there.affine, source.affine) and there.header.get_zooms() == source.header.get_zooms()
+    write_nifti(tmp_path / "c.nii", found.voxels, found.affine)
+    there = nib.load(tmp_path / "c.nii")
+    assert there.header.get_xyzt_units()[0] == "mm" and there.header.get_zooms() == pytest.approx(spacing[::-1])
+
+
+def test_a_unit_that_the_standard_does_not_have_is_unknown(tmp_path):
+    path = saved(tmp_path / "a.nii", content())
+    raw = bytearray(path.read_bytes())
+    raw[123] = 5
+    path.write_bytes(raw)
+    assert read_nifti(path).unit == "unknown"
+
+
+def test_voxels_of_a_fraction_of_a_micron(tmp_path):
+    image = nib.Nifti1Image(content(), np.diag([0.1, 0.1, 0.3, 1]))
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "a.nii")
+    assert read_nifti(tmp_path / "a.nii").spacing == pytest.approx((3e-4, 1e-4, 1e-4))
+
+
+def gz(path, change):
+    """Saves `content()` and changes bytes of the compressed file."""
+    path = saved(path, content())
+    raw = bytearray(path.read_bytes())
+    change(raw)
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("reader", [read_nifti, read_mask])
+def test_the_checksum_of_gzip_is_read_to_its_end(tmp_path, reader):
+    def last(raw, *places):
+        for place in places:
+            raw[place] ^= 1
+
+    for name, places in {"crc": (-8, -5), "length": (-4, -1)}.items():
+        for place in places:
+            path = gz(tmp_path / f"{name}{place}.nii.gz", lambda raw, place=place: last(raw, place))
+            with pytest.raises(BadVolume, match="truncated or damaged .gzip: incorrect"):
+                reader(path)
+    for count in (1, 4, 8, 9):
+        path = gz(tmp_path / f"cut{count}.nii.gz", lambda raw, count=count: raw.__delitem__(slice(-count, None)))
+        with pytest.raises(BadVolume, match="gzip: it ends early"):
+            reader(path)
+    path = gz(tmp_path / "more.nii.gz", lambda raw: raw.extend(b"rubbish"))
+    with pytest.raises(BadVolume, match="gzip"):
+        reader(path)
+    path = gz(tmp_path / "tape.nii.gz", lambda raw: raw.extend(bytes(512)))
+    assert reader(path).voxels.size == 210
+
+
+def test_several_gzip_members_are_one_file(tmp_path):
+    raw = saved(tmp_path / "a.nii", content()).read_bytes()
+    parts = [raw[i : i + 100] for i in range(0, len(raw), 100)]
+    (tmp_path / "b.nii.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    assert np.array_equal(read_nifti(tmp_path / "b.nii.gz").voxels, read_nifti(tmp_path / "a.nii").voxels)
+    (tmp_path / "c.nii.gz").write_bytes(b"".join(map(gzip.compress, parts[:-1])))
+    with pytest.raises(BadVolume, match="its header needs"):
+        read_nifti(tmp_path / "c.nii.gz")
+
+
+def test_more_than_the_header_says_is_refused(tmp_path):
+    raw = saved(tmp_path / "a.nii", content()).read_bytes()
+    (tmp_path / "bomb.nii.gz").write_bytes(gzip.compress(raw + bytes(1 << 25)))
+    with pytest.raises(BadVolume, match="unpacks to more than"):
+        read_nifti(tmp_path / "bomb.nii.gz")
+    header = bytearray(raw)
+    header[42:48] = np.array([32767] * 3, "<i2").tobytes()
+    (tmp_path / "huge.nii").write_bytes(header)
+    with pytest.raises(BadVolume, match="too many voxels"):
+        read_nifti(tmp_path / "huge.nii")
+    header[42:48] = np.array([1000] * 3, "<i2").tobytes()
+    for name, packed in (("short.nii", header), ("short.nii.gz", gzip.compress(header))):
+        (tmp_path / name).write_bytes(packed)
+        with pytest.raises(BadVolume, match="its header needs 2,000,000,352"):
+            read_nifti(tmp_path / name)
+    header[108:112] = np.float32(0).tobytes()
+    (tmp_path / "inside.nii").write_bytes(header)
+    with pytest.raises(BadVolume, match="inside of the header"):
+        read_nifti(tmp_path / "inside.nii")
+
+
+def test_class_ids_that_a_slope_rounded(tmp_path):
+    wanted = np.random.default_rng(0).integers(0, 3, SHAPE)
+    path = saved(tmp_path / "a.nii", (wanted * 0.9999999).astype(np.float32))
+    assert np.array_equal(read_mask(path).voxels, wanted.transpose(2, 1, 0))
+    scaled = nib.Nifti1Image((wanted * 85).astype(np.uint8), np.eye(4))
+    scaled.header.set_slope_inter(1 / 85, 0)
+    scaled.to_filename(tmp_path / "b.nii")
+    raw = bytearray((tmp_path / "b.nii").read_bytes())
+    raw[112:116] = np.float32(1 / 85).tobytes()
+    raw[352:] = (wanted * 85).astype(np.uint8).tobytes(order="F")
+    (tmp_path / "b.nii").write_bytes(raw)
+    assert np.array_equal(read_mask(tmp_path / "b.nii").voxels, wanted.transpose(2, 1, 0))
+    with pytest.raises(BadVolume, match=r"no whole numbers in 0..255 \(0.99\)"):
+        read_mask(saved(tmp_path / "c.nii", np.full(SHAPE, 0.99, np.float32)))
+    with pytest.raises(BadVolume, match=r"no whole numbers in 0..255 \(0 to 300\)"):
+        read_mask(saved(tmp_path / "d.nii", np.where(content() == 5, 300, 0).astype(np.int16)))
