@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.support import durations, quick
+from tests.support import durations, quick, shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"  # ignored by git, kept from one test session to the next
@@ -36,8 +36,9 @@ os.environ["CNN_CACHE_DIR"] = str(CACHE)
 os.environ["CNN_DATA_DIR"] = str(CACHE / "data")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
+shapes.check_lazily()
+
 import jax  # noqa: E402
-import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
@@ -117,13 +118,12 @@ def _cheap(checked: bool, drawn: bool) -> Iterator[None]:
     """Without the checks of shapes, and without the drawing of pictures, unless they are wanted."""
     from matplotlib.figure import Figure
 
-    before, drawing = jaxtyping.config.jaxtyping_disable, Figure.savefig
-    jaxtyping.config.update("jaxtyping_disable", before or not checked)
+    drawing = Figure.savefig
     Figure.savefig = drawing if drawn else _save_pixel
     try:
-        yield
+        with shapes.checks(checked):
+            yield
     finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
         Figure.savefig = drawing
 
 
