@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
+ITEM_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "float32": 4}  # dtypes of features
 IGNORE = 255  # in a mask: this pixel has no class and counts nowhere
 SPACE = "dhw"  # axes that a mesh may split, convolutions run along and geometry moves
 FREE_SIZE = 64  # stands for an axis that the data set leaves open, where a network is made without an example
@@ -39,7 +38,8 @@ class Feature:
             raise ValueError(f"axes '{self.axes}' do not name each axis of {self.shape}")
         if self.pad is not None and (not self.shape or self.shape[0] is not None or self.pad < 1):
             raise ValueError(f"pad {self.pad} needs a first axis of open length, the shape is {self.shape}")
-        np.dtype(self.dtype)
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(f"dtype '{self.dtype}' is none of {', '.join(ITEM_BYTES)}")
 
     @classmethod
     def image(cls, height: int | None = None, width: int | None = None, channels: int | None = 3) -> "Feature":
@@ -79,7 +79,7 @@ class Feature:
     @property
     def nbytes(self) -> int | None:
         """Bytes of one decoded example, None where sizes differ."""
-        return None if None in self.shape else math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return None if None in self.shape else math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
     def sized(self, free: int = FREE_SIZE) -> tuple[int, ...]:
         """The shape in a batch, without the batch axis; open axes have `free` entries."""

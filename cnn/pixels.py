@@ -6,6 +6,7 @@ from jaxtyping import UInt8
 from cnn.errors import UserError
 
 METHODS = ("area", "bilinear", "bicubic")
+MAX_PIXELS = 1 << 26  # of what resizing makes larger
 
 
 def resized(
@@ -13,11 +14,19 @@ def resized(
 ) -> UInt8[np.ndarray, "h2 w2 c"]:
     """Resizes: 'area' with cv2 (averages where it shrinks, linear where it grows; the fastest), 'bilinear' and
     'bicubic' with Pillow, whose filters widen where it shrinks, as torchvision, timm and published weights have it.
+
+    Raises:
+      UserError: it would become larger than MAX_PIXELS.
     """
     import cv2
 
     if image.shape[:2] == (height, width):
         return image
+    if height * width > max(MAX_PIXELS, image.shape[0] * image.shape[1]):
+        raise UserError(
+            f"resizing an image of {image.shape[0]}x{image.shape[1]} to {height}x{width} makes too many pixels (the "
+            f"limit is {MAX_PIXELS:,}); crop it first"
+        )
     if method != "area":
         return _filtered(image, height, width, method)
     cv2.setNumThreads(0)  # the pipeline has its own threads

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 
@@ -40,8 +39,12 @@ def init_variables(model: Any, inputs: Any, seed: int | jax.Array) -> dict[str, 
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def new_state(variables: dict[str, Any], tx: optax.GradientTransformation, ema: bool) -> TrainState:
-    """The state before the first step."""
+def new_state(variables: dict[str, Any], tx: Any, ema: bool) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      tx: the optimizer, an `optax.GradientTransformation`; not imported here, since predicting needs none.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         bad_step=jnp.full((), -1, jnp.int32),

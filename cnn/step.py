@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from cnn import tree
 from cnn.shapes import Batch
@@ -22,7 +21,7 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 def make_train_step(
     model: Any,
     task: Any,
-    tx: optax.GradientTransformation,
+    tx: Any,
     schedule: Callable[[Any], Any],
     *,
     seed: int,
@@ -37,6 +36,7 @@ def make_train_step(
     `aux` has `loss`, `grad_norm`, `lr` and, where the loss has several terms, `loss/TERM` for each.
 
     Args:
+      tx: the optimizer, an `optax.GradientTransformation`.
       accumulate_steps: micro-batches per update. The loss and its gradient are those of the whole batch, each term's
         sum over its count; BatchNorm sees one micro-batch at a time, and its running statistics move once for each.
       ema_decay: of the averages in `state.ema`, with the warm-up min(decay, (1 + t) / (10 + t)).
@@ -46,6 +46,8 @@ def make_train_step(
         gradients of convolutions in a loop body many times slower.
       shards: makes the loss and gradients of a batch of those of its parts (`cnn.invariant.in_shards`).
     """
+
+    import optax  # by training alone: predicting starts faster without
 
     def terms_of(params: Any, stats: Any, batch: Batch, rng: jax.Array) -> tuple[Metrics, Any]:
         out, changed = model.apply(

@@ -236,3 +236,12 @@ def test_light_modules_import_no_jax(name):
     if name not in TREES:
         pytest.fail(f"{name} is gone: mend NO_JAX")
     run_python(IMPORT_ALL_WITHOUT.format(blocked=("jax", "jaxlib", "flax", "matplotlib"), modules=[name]))
+
+
+@pytest.mark.parametrize(
+    ("module", "blocked"),
+    [("cnn.predict", ("optax", "cnn.optim", "cnn.plan")), ("cnn.inference.preprocess", ("jax", "jaxlib", "flax"))],
+)
+def test_what_using_a_network_does_not_import(module, blocked):
+    found = run_python(f"import sys, {module}; print(sorted(set({blocked!r}) & set(sys.modules)))")
+    assert found.strip() == "[]"

@@ -15,12 +15,9 @@ from tests.support.mistakes import CASES, CONFIG, Place
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def base(trained):
     """A config and a finished run of it."""
-    folder = tmp_path_factory.mktemp("base")
-    (folder / "base.py").write_text(CONFIG)
-    assert cli.main(["train", f"--config={folder}/base.py", f"--workdir={folder}/run"]) == 0
-    return folder
+    return trained("mistaken")
 
 
 @pytest.fixture

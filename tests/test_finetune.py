@@ -17,10 +17,9 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """A finished run and the weights to predict with."""
-    folder = tmp_path_factory.mktemp("finetune") / "run"
-    assert train(tiny(total_steps=5), str(folder)) == 0
+    folder = trained("digits") / "run"
     return folder, {name: np.asarray(x) for name, x in tree.flatten(weights(folder)).items()}
 
 
@@ -34,7 +33,7 @@ def fresh(**changes):
 def test_every_form_loads_everything_that_fits(run, form, tmp_path):
     folder, wanted = run
     np.savez(tmp_path / "x.npz", **wanted)
-    path = {"run": folder, "checkpoint": folder / "checkpoints" / "5", "npz": tmp_path / "x.npz"}[form]
+    path = {"run": folder, "checkpoint": folder / "checkpoints" / "6", "npz": tmp_path / "x.npz"}[form]
     said = []
     before = fresh()
     found = load_into(before, str(path), said.append)

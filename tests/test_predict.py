@@ -13,16 +13,15 @@ from cnn.inference.predictor import load
 from cnn.plan import make_plan
 from cnn.run import checkpoint
 from cnn.train import train
+from tests.support.recipes import DIGITS
 from tests.support.runs import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """A finished run on made-up digits, its test images, and what evaluation says about them."""
-    folder = tmp_path_factory.mktemp("predict")
-    config = tiny(total_steps=6, eval__every_steps=6, checkpoint__every_steps=6)
-    assert train(config, str(folder / "run")) == 0
-    plan = make_plan(config)
+    folder = trained("digits")
+    plan = make_plan(tiny(**DIGITS))
     source = plan.dataset.source("test")
     variables, _ = checkpoint.load_variables(checkpoint.find(str(folder / "run")))
     scores = Evaluator(plan.built).score(variables, eval_batches(plan.built, source), keep=True)

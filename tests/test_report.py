@@ -10,23 +10,16 @@ import pytest
 from cnn import cli, report
 from cnn.run import finished
 from cnn.scoring.sums import mean_interval, wilson_interval
-from cnn.train import train
 from tests.inspect.test_verb import sound
-from tests.support.runs import tiny
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(trained):
     """Two finished runs that differ in their seed, and one with another learning rate."""
-    folder = tmp_path_factory.mktemp("report")
-    common = {
-        "total_steps": 4,
-        "log_every_steps": 1,
-        "eval__every_steps": 2,
-        "eval__test_split": "test",
-    }
-    for name, changes in (("a", {}), ("b", {"seed": 4}), ("c", {"optim__lr": 0.01})):
-        assert train(tiny(**common, **changes), str(folder / name)) == 0
+    folder = trained("digits_again")
+    (folder / "seed").rename(folder / "b")
+    (folder / "rate").rename(folder / "c")
+    (trained("digits") / "run").rename(folder / "a")
     return folder
 
 

@@ -18,7 +18,6 @@ from cnn.files.regular import open_regular
 # Where training programs put the weights inside of what they save; averaged ones are what they score.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
 PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "params", "weights")
-CHOICES = ("auto", "ema", "plain")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile and Lightning
 ZIP = b"PK\x03\x04"
 

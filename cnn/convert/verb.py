@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from cnn import flags
-from cnn.convert.files import CHOICES
 from cnn.data import DATASETS
 from cnn.errors import UserError, printable, unknown
 from cnn.models import MODELS
 
+WEIGHTS = ("auto", "ema", "plain")  # which of a file's state dicts; see `cnn.convert.files.read_weights`
 ADVICE = (
     "What differs in spite of equal weights is padding (--option=padding=SAME), the norm's epsilon "
     "(--option=norm_epsilon=1e-3), an activation, or the input"
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> int:
     for kind, name, table in (("model", args.model, MODELS), ("dataset", args.dataset, {"": None, **DATASETS})):
         if name not in table:
             raise unknown(kind, name, table)
-    if args.weights not in CHOICES:
-        raise unknown("choice of --weights", args.weights, CHOICES)
+    if args.weights not in WEIGHTS:
+        raise unknown("choice of --weights", args.weights, WEIGHTS)
     report = convert(args)
     if args.json:
         print(json.dumps(report))

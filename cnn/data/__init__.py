@@ -155,6 +155,11 @@ class Dataset:
         """Those of the notes that are problems."""
         return () if self._fake else tuple(map(printable, self._provider.problems()))
 
+    @property
+    def root(self) -> str:
+        """The user's folder, '' for data sets that are none."""
+        return getattr(self._provider, "root", "")
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """32 hex digits: equal for equal data, wherever they are kept. Files of a folder count by path, label and a

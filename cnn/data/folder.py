@@ -33,10 +33,10 @@ class FolderSource:
     """Image files with their labels, decoded on access."""
 
     def __init__(self, root: str, files: Sequence[str], labels: Int32[np.ndarray, " n"], name: str):
-        self.root, self.files, self.labels, self.name = root, tuple(files), labels, name
+        self.root, self.paths, self.labels, self.name = root, tuple(files), labels, name
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> Example:
         try:
@@ -52,7 +52,11 @@ class FolderSource:
         return [self[i] for i in indices]
 
     def describe(self, i: int) -> str:
-        return os.path.join(self.root, self.files[i])
+        return os.path.join(self.root, self.paths[i])
+
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `cnn.data.sources.files_of`."""
+        return [self.describe(i)], str(self.labels[i])
 
 
 class Folder(Provider):
@@ -143,7 +147,7 @@ class Folder(Provider):
     def contents(self) -> Iterator[str]:
         for split in self.splits:
             source = self._sources[split]
-            for file, label in zip(source.files, source.labels.tolist(), strict=True):
+            for file, label in zip(source.paths, source.labels.tolist(), strict=True):
                 yield f"{split}/{label}/{self._digests[file]}/{file}"
 
     def contents_by_size(self) -> Iterator[str]:

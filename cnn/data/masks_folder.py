@@ -68,6 +68,10 @@ class PairSource:
     def describe(self, i: int) -> str:
         return os.path.join(self.root, self.pairs[i][0])
 
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `cnn.data.sources.files_of`."""
+        return [os.path.join(self.root, file) for file in self.pairs[i]], f"{self.white}{sorted(self.colours.items())}"
+
 
 class MasksFolder(Provider):
     """Pairs of image and mask files.

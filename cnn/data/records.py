@@ -80,7 +80,9 @@ class Records(Provider):
         print(f"{self.info.name}: preparing in {self.directory} (once)", file=sys.stderr)
         if not sys.stderr.isatty():
             tfds.disable_progress_bar()
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # else a line per retry without a network
+        logger = logging.getLogger("urllib3")
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # else a line per retry without a network
         try:
             with (
                 without_tensorflow(sys.modules[type(self.builder).__module__]),
@@ -101,6 +103,8 @@ class Records(Provider):
             cause = f"{type(error).__name__}: {lines[0][:200]}"
             advice = self._help.replace("DATA_DIR", self.root)
             raise UserError(f"cannot prepare {self.info.name} ({cause}). {advice}") from error
+        finally:
+            logger.setLevel(level)
 
     def complete(self) -> bool:
         """Whether every file that the prepared data set names is there and can be opened."""

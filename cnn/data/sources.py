@@ -129,6 +129,11 @@ class SplitSource:
         source, j = self._find(i)
         return source.describe(j)
 
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `files_of`."""
+        source, j = self._find(i)
+        return files_of(source, j)
+
 
 class CachedSource:
     """Keeps decoded examples, for inputs of different shapes: all of them, or the first that make up `limit` bytes."""
@@ -158,6 +163,12 @@ class CachedSource:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_kept": {}, "_bytes": 0}  # a worker process fills its own
+
+
+def files_of(source: Source, i: int) -> tuple[list[str], str]:
+    """(files that example i is made of and of nothing else, what besides them decides how), ([], '') if unknown."""
+    files = getattr(source, "files", None)
+    return files(i) if callable(files) else ([], "")
 
 
 def targets(source: Source, key: str = "label") -> np.ndarray | None:

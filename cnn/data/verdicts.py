@@ -17,14 +17,13 @@ from cnn import paths
 from cnn.errors import printable
 from cnn.files.checksums import digest_of
 
-_FORMAT = 3  # raise it when what readers find in an unchanged file changes
-_SAVE_EVERY = 5000  # files
+_FORMAT = 4  # raise it when what readers find in an unchanged file changes
+_SAVE_EVERY = 30.0  # seconds
 _SAY_EVERY = 5.0  # seconds
-_MARK = 4  # numbers of `_marks`
 
 
 def verdicts(
-    files: Sequence[str], root: str, kind: str, look: Callable[[str], Sequence[Any]], keep: bool = False
+    files: Sequence[str], root: str, kind: str, look: Callable[[str], Sequence[Any]]
 ) -> dict[str, list[Any]]:
     """{file: what `look` found in it}, in this order; threads look at those that are new or changed.
 
@@ -32,45 +31,79 @@ def verdicts(
       files: paths relative to `root`, each once.
       kind: names what is looked for; each kind has a cache of its own.
       look: from a full path to values that JSON holds.
-      keep: whether verdicts on files that are not in `files` stay in the cache.
     """
-    kept_in = _place(root, kind)
-    kept = _read(kept_in)
-    marks = {file: _marks(os.path.join(root, file)) for file in files}
-    todo = [file for file in files if file not in kept or kept[file][:_MARK] != marks[file]]
+    kept = Kept(root, kind)
+    marks = {file: marks_of([os.path.join(root, file)]) for file in files}
+    todo = [file for file in files if kept.get(file, marks[file]) is None]
     began = shown = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda file: look(os.path.join(root, file)), todo)
         for i, (file, values) in enumerate(zip(todo, found, strict=True), 1):
-            kept[file] = [*marks[file], *values]
-            if i % _SAVE_EVERY == 0:
-                _write(kept_in, kept)
+            kept.put(file, marks[file], values)
             if time.monotonic() - shown > _SAY_EVERY:
                 shown = time.monotonic()
                 rate = i / (shown - began)
                 print(f"{printable(root)}: checked {i} of {len(todo)} files, {rate:.0f}/s", file=sys.stderr)
-    if todo:
-        _write(kept_in, kept if keep else {file: kept[file] for file in files})
-    return {file: kept[file][_MARK:] for file in files}
+    kept.save(only=files)
+    return {file: kept.get(file, marks[file]) or [] for file in files}
 
 
-def _place(root: str, kind: str) -> Path:
-    return paths.cache_dir() / "folders" / f"{digest_of(f'{kind}:{_FORMAT}:{root}')[:16]}.json"
+class Kept:
+    """A file of the cache: what was found in files, by a key, as long as the files are unchanged.
+
+    Args:
+      root: of the files; `kind` names what was looked for.
+    """
+
+    def __init__(self, root: str, kind: str):
+        self._place = paths.cache_dir() / "folders" / f"{digest_of(f'{kind}:{_FORMAT}:{root}')[:16]}.json"
+        self._lines, self._new, self._saved = _read(self._place), False, time.monotonic()
+
+    def get(self, key: str, marks: list[list[int]]) -> list[Any] | None:
+        """What was kept, None where there is nothing or a file has changed.
+
+        Args:
+          marks: from `marks_of` the files.
+        """
+        line = self._lines.get(key)
+        return line[1:] if line is not None and line[0] == marks else None
+
+    def put(self, key: str, marks: list[list[int]], values: Sequence[Any]) -> None:
+        """Keeps what was found; writes the file once in a while."""
+        self._lines[key], self._new = [marks, *values], True
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            _write(self._place, self._lines)
+            self._saved = time.monotonic()
+
+    def save(self, only: Sequence[str] | None = None) -> None:
+        """Writes what is new.
+
+        Args:
+          only: keys that are still of use; all others are forgotten.
+        """
+        if self._new:
+            _write(self._place, self._lines if only is None else {key: self._lines[key] for key in only})
+            self._new = False
 
 
-def _marks(path: str) -> list[int]:
+def marks_of(files: Sequence[str]) -> list[list[int]]:
+    """What changes when one of the files (full paths) does: inode, size, times."""
+    return [_marks_of_one(path) for path in files]
+
+
+def _marks_of_one(path: str) -> list[int]:
     try:
         stat = os.stat(path)
     except (OSError, ValueError):
-        return [-1] * _MARK
+        return [-1]
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
     try:
         kept = json.loads(path.read_text())
-        return {file: line for file, line in kept.items() if len(line) > _MARK}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {key: line for key, line in kept.items() if isinstance(line[0], list)}
+    except (OSError, ValueError, AttributeError, TypeError, IndexError):
         return {}
 
 

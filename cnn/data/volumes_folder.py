@@ -93,6 +93,11 @@ class VolumeSource:
     def describe(self, i: int) -> str:
         return os.path.join(self.root, self.cases[i].image)
 
+    def files(self, i: int) -> tuple[list[str], str]:
+        """See `cnn.data.sources.files_of`."""
+        case = self.cases[i]
+        return [os.path.join(self.root, file) for file in (case.image, case.label)], f"{self.white}{self.channels}"
+
 
 class VolumesFolder(Provider):
     """A folder of volumes with masks.

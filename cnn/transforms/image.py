@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnn.draws import Draws, Number
-from cnn.pixels import METHODS, as_channels, resized
+from cnn.pixels import MAX_PIXELS, METHODS, as_channels, resized
 from cnn.transforms import maps
 from cnn.transforms.maps import Map
-from cnn.transforms.masks import mask_moved, nearest
+from cnn.transforms.masks import mask_moved, moved, nearest
 from cnn.transforms.options import check_probability, check_range, pair
 from cnn.transforms.rows import Geometric
 
@@ -61,8 +61,13 @@ class Resizing(Geometric):
 
 @dataclasses.dataclass(frozen=True)
 class ResizeShort(Resizing):
-    """Resizes so that the short side has `size` pixels; keeps the aspect ratio. `method` as in `resized`."""
+    """Resizes so that the short side has `size` pixels; keeps the aspect ratio. `method` as in `resized`.
 
+    Of an image so narrow that it would become larger than `cnn.pixels.MAX_PIXELS`, only the middle is resized, LONGEST
+    times as long as wide; a crop that follows takes less than that.
+    """
+
+    LONGEST: ClassVar[int] = 16
     size: int
     method: str = "area"
 
@@ -75,6 +80,24 @@ class ResizeShort(Resizing):
     def sides(self, height: int, width: int, draws: Draws) -> tuple[int, int]:
         factor = self.size / min(height, width)
         return max(self.size, round(height * factor)), max(self.size, round(width * factor))
+
+    def part(self, height: int, width: int, draws: Draws) -> tuple[tuple[int, int], tuple[int, int]]:
+        """((top, left), (height, width)) of what is resized: nearly always the whole."""
+        if math.prod(self.sides(height, width, draws)) <= max(MAX_PIXELS, height * width):
+            return (0, 0), (height, width)
+        longest = self.LONGEST * min(height, width)
+        size = tuple(n if n <= longest else longest + (n - longest) % 2 for n in (height, width))  # the middle stays
+        return ((height - size[0]) // 2, (width - size[1]) // 2), size
+
+    def maps(self, example: Example, draws: Draws) -> list[Map]:
+        have = example["image"].shape[:2]
+        start, size = self.part(*have, draws)
+        return [maps.compose([maps.crop(have, start, size), maps.resize(size, self.sides(*size, draws))])]
+
+    def __call__(self, example: Example, draws: Draws) -> Example:
+        (top, left), (height, width) = self.part(*example["image"].shape[:2], draws)
+        part = moved(example, lambda x: x[top : top + height, left : left + width])
+        return to_size(part, *self.sides(height, width, draws), self.method)
 
 
 @dataclasses.dataclass(frozen=True)

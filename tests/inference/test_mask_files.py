@@ -16,45 +16,13 @@ from cnn.inference.preprocess import Preprocess
 from cnn.inference.readers import Raw
 from cnn.inference.tiles import Tiling
 from cnn.tasks import build_task
-from cnn.train import train
 from tests.support.runs import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """(workdir, pictures): a U-Net that has learned to find what is light, in a few steps."""
-    folder = tmp_path_factory.mktemp("masks")
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        light = np.zeros((32, 32), np.uint8)
-        y, x = rng.integers(0, 20, 2)
-        light[y : y + 12, x : x + 12] = 1
-        pixels = np.clip(rng.normal(50 + 150 * light[..., None], 8, (32, 32, 3)), 0, 255).astype(np.uint8)
-        for kind, value in (("images", pixels), ("masks", light)):
-            (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(value).save(folder / "data" / kind / f"{i}.png")
-    config = tiny(
-        total_steps=40,
-        model={"name": "unet", "widths": (8, 8)},
-        task={"name": "segmentation", "loss": "ce+dice"},
-        input__dataset="masks_folder",
-        input__data_dir=str(folder / "data"),
-        input__fake=False,
-        input__train_transforms=(("flip", {}),),
-        input__mean=(0.4, 0.4, 0.4),
-        input__std=(0.3, 0.3, 0.3),
-        input__batch_size=8,
-        optim__name="adamw",
-        optim__lr=0.02,
-        optim__ema_decay=0.0,
-        eval__split="validation",
-        eval__metric="miou",
-        eval__test_split="test",
-        eval__every_steps=40,
-        eval__batch_size=8,
-        eval__baselines=True,
-    )
-    assert train(config, str(folder / "run")) == 0
+    folder = trained("masks")
     return folder / "run", folder / "data"
 
 

@@ -9,44 +9,15 @@ import pytest
 from cnn import cli
 from cnn.files.volumes import read_mask
 from cnn.scoring.surfaces import dice
-from cnn.train import train
 from tests.support import volumes
-from tests.support.runs import tiny
 
 pytestmark = pytest.mark.slow  # the training takes most of the time
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """A workdir: a 3-D U-Net that has learned to tell an organ and its core, in a few steps."""
-    folder = tmp_path_factory.mktemp("volumes")
-    volumes.folder(folder / "data", count=6, shape=(24, 22, 12), spacing=(1.0, 1.0, 2.0))
-    same = (
-        ("volume_spacing", {"spacing": (2.0, 1.0, 1.0)}),
-        ("volume_intensity", {"modality": "ct", "clip": (-300, 400), "mean": 0, "std": 200}),
-    )
-    config = tiny(
-        total_steps=60,
-        model={"name": "unet", "widths": (8, 8)},
-        task={"name": "segmentation", "loss": "ce+dice", "spacing": (2.0, 1.0, 1.0)},
-        input__dataset="volumes_folder",
-        input__data_dir=str(folder / "data"),
-        input__fake=False,
-        input__train_transforms=(*same, ("volume_patch", {"size": (8, 16, 16)}), ("volume_mirror", {})),
-        input__eval_transforms=(*same, ("volume_fit", {"size": (12, 22, 24)})),
-        input__batch_size=8,
-        optim__name="adamw",
-        optim__lr=0.02,
-        optim__ema_decay=0.0,
-        eval__split="validation",
-        eval__metric="dice",
-        eval__test_split="test",
-        eval__every_steps=60,
-        eval__batch_size=8,
-        eval__baselines=True,
-    )
-    assert train(config, str(folder / "run")) == 0
-    return folder / "run"
+    return trained("organs") / "run"
 
 
 def test_the_run_is_scored_in_millimetres(run):

@@ -16,9 +16,7 @@ from cnn.inspect.findings import look
 from cnn.inspect.network import Network
 from cnn.layers.conv import Conv
 from cnn.models import build_model
-from cnn.train import train
 from tests.support.open_nets import network, noise
-from tests.support.runs import tiny
 
 VOID = ("meta", "img", "br", "hr", "link", "input")
 FETCHING = ("src", "href", "srcset", "data", "poster", "action")
@@ -65,15 +63,9 @@ def sound(path):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(trained):
     """A finished run on made-up digits and a folder of pictures."""
-    folder = tmp_path_factory.mktemp("inspect")
-    assert (
-        train(
-            tiny(total_steps=2, eval__every_steps=2, eval__test_split="test"), str(folder / "run")
-        )
-        == 0
-    )
+    folder = trained("digits")
     (folder / "data").mkdir()
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)

@@ -93,7 +93,7 @@ def test_an_old_run_predicts_and_scores_as_it_did(name, tmp_path, data_dir):
     run, expected = unpacked(name, tmp_path)
     predictor = predict.load(run, STOPPED)
     with np.load(tmp_path / "expected.npz") as stored:
-        rows = predictor.rows([predictor.example(one) for one in stored["inputs"]])
+        rows = list(predictor.rows([predictor.example(one) for one in stored["inputs"]]))
         for key in (key for key in stored if key.startswith("rows/")):
             found = np.stack([row[key.removeprefix("rows/")] for row in rows])
             np.testing.assert_allclose(found, stored[key], rtol=1e-5, atol=1e-6, err_msg=key)

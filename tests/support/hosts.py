@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "tests" / "support" / "hosts_config.py"
 LONGEST_S = 150.0
+QUICK = (sys.executable, "-m", "tests.support.quick")
 
 
 class Hosts:
@@ -20,10 +21,10 @@ class Hosts:
       folder: of the test; the run's is `folder/run`.
       options: of `launch local`.
       training: flags of `cnn train`.
-      program: what is run in place of `cnn train`, with its first words.
+      program: what is run in place of `cnn train`, with its first words; QUICK is the same without pictures.
     """
 
-    def __init__(self, folder: Path, processes: int, devices: int = 1, options=(), training=(), program=()):
+    def __init__(self, folder: Path, processes: int, devices: int = 1, options=(), training=(), program=QUICK):
         self.folder, self.workdir = folder, folder / "run"
         words = [f"--config={CONFIG}", f"--workdir={self.workdir}", *training]
         start = [sys.executable, "-m", "experiments.launch", "local", "--name=r", f"--root={folder / 'launches'}"]

@@ -28,8 +28,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import cnn.result
-import cnn.timing
 import cnn.train
 from cnn import config, tree
 from cnn.data import Dataset
@@ -39,6 +37,7 @@ from cnn.evaluate import Evaluator
 from cnn.paths import compile_cache_dir
 from cnn.plan import Plan, make_plan
 from cnn.run import checkpoint
+from tests.support import quick
 
 # What a run imports after its start, imported once instead.
 LATE = ("cnn.models.resnet", "cnn.tasks.classification.task", "cnn.data.datasets.digits", "cnn.transforms.image")
@@ -161,10 +160,8 @@ def _plant(kill: dict[str, Any] | None, workdir: str) -> Any:
 
 
 def _run(job: dict[str, Any]) -> int:
-    flag = f"--xla_force_host_platform_device_count={job['devices']}"
-    os.environ["XLA_FLAGS"] = flag  # read when the backend is made, which is after the fork
-    cnn.result._curves = lambda _: []  # a picture takes longer than the run, and so does this timing:
-    cnn.timing.bare_step_seconds = lambda *_, **__: [1.0]
+    os.environ["XLA_FLAGS"] = quick.flags(job["devices"])  # read when the backend is made, which is after the fork
+    quick.training()
     settings = config.from_json(job["config"])
     _number_rows()
     if job["stale"]:

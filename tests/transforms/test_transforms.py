@@ -284,3 +284,26 @@ def test_published_ways_of_resizing_are_pillow_s(method):
 def test_an_unknown_way_of_resizing():
     with pytest.raises(UserError, match="method must be one of area, bilinear, bicubic, got 'nearest'"):
         build_transforms((("resize_short", {"size": 8, "method": "nearest"}),))
+
+
+def test_a_narrow_image_is_cropped_before_it_is_resized():
+    """1 x 20,000 pixels at a short side of 256 would be 1.3 billion; the crop that follows sees the same middle."""
+    from cnn.transforms.apply import traced
+
+    narrow = np.random.default_rng(0).integers(0, 256, (1, 20_000, 3), dtype=np.uint8)
+    middle = narrow[:, 10_000 - 50 : 10_000 + 50]
+    steps = build_transforms((("resize_short", {"size": 256, "method": "bilinear"}), ("center_crop", {"size": 224})))
+    found, map_ = traced({"image": narrow, "mask": narrow[..., 0]}, steps)
+    wanted, _ = traced({"image": middle, "mask": middle[..., 0]}, steps)
+    assert found["image"].shape == (224, 224, 3)
+    np.testing.assert_array_equal(found["image"], wanted["image"])
+    np.testing.assert_array_equal(found["mask"], wanted["mask"])
+    np.testing.assert_allclose(map_.backward(np.array([[112.0, 112.0]])), [[0.5, 10_000]], atol=1e-6)
+    odd, _ = traced({"image": narrow[:, 1:]}, steps)
+    wanted, _ = traced({"image": narrow[:, 1:][:, 9_999 - 50 : 9_999 + 51]}, steps)
+    np.testing.assert_array_equal(odd["image"], wanted["image"])
+    whole, _ = traced({"image": narrow[:, :400]}, steps[:1])
+    assert whole["image"].shape == (256, 102_400, 3), "what fits is not cropped"
+    for grow in (("resize", {"size": 10_000}), ("random_scale", {"factor": (3000.0, 3000.0)})):
+        with pytest.raises(UserError, match="makes too many pixels .the limit is 67,108,864"):
+            traced({"image": narrow}, build_transforms((grow,)))
