@@ -54,8 +54,9 @@ def preprocessing(config: Mapping[str, Any] | ConfigDict, info: DatasetInfo) -> 
     """
     main, given = info.inputs[info.input_key], config["input"]
     before = list(info.preparation)
-    if main.axes == "h w c":
-        before.append(("channels", {"count": main.shape[-1] or 3}))
+    if info.input_key == "image" and main.dtype == "uint8":
+        if main.shape[-1] in (None, 1, 3):
+            before.append(("channels", {"count": main.shape[-1] or 3}))
         if None not in main.shape and not given["eval_transforms"]:
             before.append(("resize", {"size": main.shape[:2]}))
     patch = dict(given["train_transforms"]).get("volume_patch", {}).get("size")

@@ -2,7 +2,7 @@
 
     cnn predict --workdir=runs/mine photo.jpg more/ 'scans/*.png' --json
     cnn predict --model=efficientnet_lite0 --pretrained photo.jpg
-    cnn predict --workdir=runs/mine photos/ --out=answers.jsonl            # or .parquet; repeat it to resume
+    cnn predict --workdir=runs/mine photos/ --out=predictions.jsonl            # or .parquet; repeat it to resume
     cnn predict --workdir=runs/masks photos/ --masks=said/ --tile=512
     cnn predict --workdir=runs/organs scan.nii.gz dicom_folder/ --masks=said/ --largest
 
@@ -20,11 +20,11 @@ from typing import Any
 from cnn import flags
 from cnn.errors import UserError, printable
 from cnn.inference import inputs
-from cnn.inference.answer_files import AnswerFile, check_name
 from cnn.inference.network_flags import add_network, chosen
+from cnn.inference.prediction_files import PredictionFile, check_name
 from cnn.inference.predictor import Predictor, load
 from cnn.inference.progress import Progress
-from cnn.inference.stream import Masks, answers
+from cnn.inference.stream import Masks, predictions
 from cnn.paths import output_folder
 from cnn.run.workdir import to_json
 
@@ -58,22 +58,27 @@ def main(argv: list[str]) -> int:
 
 
 def _predict(predictor: Predictor, paths: list[str], masks: Masks, out: str, as_json: bool) -> int:
-    """Writes and prints the answers; 1 where one is missing."""
+    """Writes and prints the predictions; returns 1 if any input failed, else 0."""
     counts = {"predicted": 0, "skipped": 0, "failed": 0}
     rows_are_shown = as_json or not out
     progress = Progress("predict", len(paths), quiet=rows_are_shown and sys.stdout.isatty())
-    with AnswerFile(out, predictor.identity) if out else contextlib.nullcontext() as file, contextlib.closing(progress):
-        for answer in answers(predictor, paths, masks, file.done if file else ()):
-            counts["skipped" if answer.skipped else "failed" if answer.error else "predicted"] += 1
-            progress.count(answer.path)
-            if file and not answer.skipped:
-                file.add(answer.row)
-            if rows_are_shown and not answer.skipped:
-                print(to_json(answer.row) if as_json else _line(answer.name, answer.row), flush=True)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(PredictionFile(out, predictor.identity)) if out else None
+        stack.callback(progress.close)
+        found = stack.enter_context(
+            contextlib.closing(predictions(predictor, paths, masks, file.done if file else ()))
+        )
+        for one in found:
+            counts["skipped" if one.skipped else "failed" if one.error else "predicted"] += 1
+            progress.count(one.path)
+            if file and not one.skipped:
+                file.add(one.row)
+            if rows_are_shown and not one.skipped:
+                print(to_json(one.row) if as_json else _line(one.name, one.row), flush=True)
         if file:
             file.finish()
     if out:
-        skipped = f", {counts['skipped']:,} skipped (answered before)" if counts["skipped"] else ""
+        skipped = f", {counts['skipped']:,} skipped (predicted before)" if counts["skipped"] else ""
         print(f"{printable(out)}: {counts['predicted']:,} predicted{skipped}", file=sys.stderr)
     if counts["failed"]:
         total = sum(counts.values())
@@ -82,12 +87,12 @@ def _predict(predictor: Predictor, paths: list[str], masks: Masks, out: str, as_
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
-    """One answer as text."""
+    """One prediction as text."""
     if "error" in row:
         return f"{printable(name)}: {row['error']}"
     if "top" not in row:  # not a class
         return f"{printable(name)}  {json.dumps({key: value for key, value in row.items() if key != 'path'})}"
-    return f"{printable(name)}  " + "  ".join(f"{t['class']} {t['probability']:.3f}" for t in row["top"])
+    return f"{printable(name)}  " + "  ".join(f"{printable(t['class'])} {t['probability']:.3f}" for t in row["top"])
 
 
 if __name__ == "__main__":

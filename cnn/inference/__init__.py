@@ -1,1 +1,1 @@
-"""From raw inputs to answers with a trained network: preprocessing, tiles, predictor."""
+"""From raw inputs to predictions with a trained network: preprocessing, tiles, predictor."""

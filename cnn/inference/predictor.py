@@ -1,4 +1,4 @@
-"""A trained network with its preprocessing and its class names: from files or arrays to answers."""
+"""A trained network with its preprocessing and its class names: from files or arrays to predictions."""
 
 import math
 import os

@@ -26,7 +26,7 @@ Example = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """Where the answers about an example are in its raw input.
+    """Where the predictions about an example are in its raw input.
 
     Coordinates are continuous and in the order of the axes (y, x; z, y, x; t): pixel i covers [i, i + 1).
 
@@ -56,7 +56,7 @@ class Frame:
         return None if self.affine is None else spacing_of(self.affine)
 
     def raw(self) -> "Frame":
-        """The frame of answers that are in the raw input's geometry already."""
+        """The frame of predictions that are in the raw input's geometry already."""
         return dataclasses.replace(self, map=self.map and maps.identity(self.map.before))
 
     def mask_back(self, mask: Integer[np.ndarray, "*space"]) -> Integer[np.ndarray, "*raw"]:
@@ -165,7 +165,7 @@ class Preprocess:
 
     @property
     def _image(self) -> bool:
-        return self.inputs[self.kind].axes == "h w c"
+        return self.kind == "image" and self.inputs["image"].dtype == "uint8"
 
     def _checked(self, example: Example) -> Example:
         """The inputs in the types of training.

@@ -26,7 +26,7 @@ class Raw:
       arrays: entries of an example by name: `image` uint8 [h, w, c], `volume` float32 [d, h, w, c] with `spacing` [3]
         in mm, `series` [t, c] in which NaN is a gap.
       path: of the file or folder; '' for an array.
-      name: what answers are listed under: the path, or 'FILE#3' for the fourth series of a file.
+      name: what predictions are listed under: the path, or 'FILE#3' for the fourth series of a file.
       affine: of volumes, [4, 4] from (d, h, w) of a voxel's centre to mm; see `cnn.files.volumes.Volume`.
       rate: samples per second of series and audio, None if unknown.
     """

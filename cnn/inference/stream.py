@@ -1,4 +1,4 @@
-"""Answers about many files in bounded memory: read and preprocessed in threads, predicted in batches, in order."""
+"""Predictions for many files in bounded memory: read and preprocessed in threads, predicted in batches, in order."""
 
 import collections
 import dataclasses
@@ -38,14 +38,14 @@ class Masks:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class Prediction:
     """About one input.
 
     Attributes:
       path: of its file, as it was given; `name`: see `Raw`.
       found: what the task describes; {} where there is none.
       error: why there is none, without the name; '' also where it was skipped.
-      skipped: it was answered before.
+      skipped: it was predicted before.
     """
 
     path: str
@@ -64,13 +64,13 @@ class Answer:
 class _Item:
     """A raw input on its way: preprocessed, or with the reason why there is no example."""
 
-    answer: Answer
+    prediction: Prediction
     example: Example | None = None
     frame: Frame | None = None
 
 
 def listed(name: str) -> str:
-    """A name as files of answers hold it: UTF-8, so what is not becomes backslash escapes."""
+    """A name as files of predictions hold it: UTF-8, so what is not becomes backslash escapes."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -78,10 +78,10 @@ def listed(name: str) -> str:
     return name
 
 
-def answers(
+def predictions(
     predictor: Predictor, paths: Sequence[str], masks: Masks = Masks(), done: Collection[str] = ()
-) -> Iterator[Answer]:
-    """One answer for each input that the files hold, in order; what cannot be predicted does not end it.
+) -> Iterator[Prediction]:
+    """One prediction for each input that the files hold, in order; what cannot be predicted does not end it.
 
     Args:
       paths: see `cnn.inference.inputs.find`.
@@ -93,15 +93,16 @@ def answers(
     task, in_tiles = predictor.built.task, predictor.dense and (masks.tile or predictor.info.input_key == "volume")
     if in_tiles or masks != Masks():
         predictor.tiling(masks.tile, masks.overlap)  # refuses what this network does not have
-    items = _items(predictor.whole if in_tiles else predictor.preprocess, predictor.info.input_key, paths, done)
+    preprocess, threads = (predictor.whole, 1) if in_tiles else (predictor.preprocess, THREADS)  # volumes are large
+    items = _items(preprocess, predictor.info.input_key, paths, done, threads)
     for item, row in _by_tiles(predictor, items, masks) if in_tiles else _by_batches(predictor, items):
         if row is not None:
             if masks.largest:
                 row, item.frame = {"mask": largest_component(item.frame.mask_back(row["mask"]))}, item.frame.raw()
             found = task.describe(row, item.frame)
             found |= task.write(row, item.frame, masks.folder) if masks.folder else {}
-            item.answer = dataclasses.replace(item.answer, found=found)
-        yield item.answer
+            item.prediction = dataclasses.replace(item.prediction, found=found)
+        yield item.prediction
 
 
 def _by_batches(predictor: Predictor, items: Iterable[_Item]) -> Iterator[tuple[_Item, Any]]:
@@ -126,9 +127,11 @@ def _by_tiles(predictor: Predictor, items: Iterable[_Item], masks: Masks) -> Ite
         yield item, row
 
 
-def _items(preprocess: Preprocess, kind: str, paths: Sequence[str], done: Collection[str]) -> Iterator[_Item]:
-    """Inputs in order, prepared by threads that run ahead by a batch, or by fewer where examples are large."""
-    threads = min(THREADS, os.cpu_count() or 1)
+def _items(
+    preprocess: Preprocess, kind: str, paths: Sequence[str], done: Collection[str], most: int
+) -> Iterator[_Item]:
+    """Inputs in order, prepared by up to `most` threads that run ahead by a batch, or by less if examples are large."""
+    threads = min(THREADS, os.cpu_count() or 1, most)
     ahead, waiting, stems = threads, collections.deque[Future[list[_Item]]](), Stems()
     pool = ThreadPoolExecutor(threads)
     try:
@@ -150,25 +153,25 @@ def _prepared(preprocess: Preprocess, kind: str, path: str, stem: str, done: Col
     """All inputs of one file."""
     found: list[_Item] = []
     if listed(path) in done:
-        return [_Item(Answer(path, path, {}, skipped=True))]
+        return [_Item(Prediction(path, path, {}, skipped=True))]
     try:
         for raw in read(kind, path):
             if listed(raw.name) in done:
-                found.append(_Item(Answer(path, raw.name, {}, skipped=True)))
+                found.append(_Item(Prediction(path, raw.name, {}, skipped=True)))
                 continue
             try:
                 example, frame = preprocess(raw)
             except UserError as error:
                 found.append(_Item(_failed(path, raw.name, error)))
                 continue
-            found.append(_Item(Answer(path, raw.name, {}), example, dataclasses.replace(frame, stem=stem)))
+            found.append(_Item(Prediction(path, raw.name, {}), example, dataclasses.replace(frame, stem=stem)))
     except UserError as error:
         found.append(_Item(_failed(path, path, error)))
     return found
 
 
-def _failed(path: str, name: str, error: UserError) -> Answer:
-    return Answer(path, name, {}, str(error).removeprefix(f"{printable(name)}: "))
+def _failed(path: str, name: str, error: UserError) -> Prediction:
+    return Prediction(path, name, {}, str(error).removeprefix(f"{printable(name)}: "))
 
 
 class Stems:

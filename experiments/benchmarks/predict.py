@@ -2,8 +2,9 @@
 
     python -m experiments.benchmarks.predict [--files 50 5000] [--size=64] [--model=resnet18]
 
-Each row is a process of its own: a network with fresh weights, JPEGs of `size` pixels in a temporary folder, answers
-into a file. Start-up and compilation are in the seconds; the rate is that of the files beyond the first row's.
+Each row is a process of its own: a network with fresh weights, JPEGs of `size` pixels in a temporary folder, and
+predictions into a file. Start-up and compilation are in the seconds; the rate is that of the files beyond the first
+row's.
 """
 
 import argparse

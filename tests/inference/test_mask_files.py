@@ -1,5 +1,6 @@
 """A network for pixels, from files to files: trained on a folder of masks, predicting masks whole and in tiles."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,9 +8,15 @@ import pytest
 from PIL import Image
 
 from cnn import cli
+from cnn.card import make_card, spec_of
 from cnn.errors import UserError
+from cnn.features import IGNORE, DatasetInfo, Feature
 from cnn.inference.predictor import load
+from cnn.inference.preprocess import Preprocess
+from cnn.inference.readers import Raw
 from cnn.inference.tiles import Tiling
+from cnn.tasks import build_task
+from tests.support.runs import tiny
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +93,28 @@ def test_mistakes(run, picture, tmp_path, capfd, flags, said):
 def test_inputs_of_another_kind(run):
     with pytest.raises(UserError, match="shape .9, 9., but this network takes"):
         load(str(run[0])).tiled(np.zeros((9, 9), np.uint8), Tiling((8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("transforms", "seen"),
+    [
+        ((("resize", {"size": 16}),), None),
+        ((("resize_short", {"size": 20}), ("center_crop", {"size": 20})), 0.5),
+    ],
+)
+def test_predictions_are_about_the_raw_picture(tmp_path, transforms, seen):
+    """Sizes and shares are those of the file; what a crop cut off has no class."""
+    info = DatasetInfo("mine", {"image": Feature.image()}, {"mask": Feature.mask(None, None)}, ("sky", "sea"))
+    card = make_card(tiny(input__eval_transforms=transforms), info, spec_of(info))
+    task = build_task("segmentation", info, (), ())
+    example, frame = Preprocess.from_card(card)(Raw({"image": np.zeros((40, 80, 3), np.uint8)}, "dir/x.png"))
+    size = example["image"].shape[0]
+    mask = np.zeros((size, size), np.uint8)
+    mask[: size // 4] = 1
+    frame = dataclasses.replace(frame, stem="x")
+    found = task.describe({"mask": mask}, frame) | task.write({"mask": mask}, frame, str(tmp_path))
+    wanted = {"shape": [40, 80], "areas": {"sky": 0.75, "sea": 0.25}, "mask": str(tmp_path / "x.png")}
+    assert found == wanted | ({"seen": seen} if seen else {})
+    written = np.asarray(Image.open(tmp_path / "x.png"))
+    assert written.shape == (40, 80) and (written[:10, 20:60] == 1).all() and (written[10:, 20:60] == 0).all()
+    assert (written[:, :20] == (IGNORE if seen else written[:, 20:21])).all()

@@ -1,4 +1,4 @@
-"""Answers about many files: every kind of input, in order, in bounded memory, whatever is wrong with some of them."""
+"""Predictions for many files: every kind of input, in order, in bounded memory, with bad files among them."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from cnn.convert.imported import write
 from cnn.features import LABEL, SPACING, DatasetInfo, Feature
 from cnn.inference import progress, stream
 from cnn.inference.predictor import BATCH, load
-from cnn.inference.stream import Masks, Stems, answers
+from cnn.inference.stream import Masks, Stems, predictions
 from tests.support import volumes
 
 FREE = (None, None, None)
@@ -85,7 +85,7 @@ BAD = {"image": ["007.png"], "series": ["bad.csv", "many.ts#1"], "volume": ["bad
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_in_every_form(networks, files, tmp_path, kind, capfd):
-    """As text, as JSON, as a file of either kind, and in Python: the same answers in the same order."""
+    """As text, as JSON, as a file of either kind, and in Python: the same predictions in the same order."""
     assert predict(networks[kind], files[kind], "--json") == 1
     out, err = capfd.readouterr()
     found = rows(out)
@@ -127,7 +127,7 @@ def test_a_second_run_skips_what_is_there_and_tries_errors_again(networks, files
     assert predict(networks["image"], *(files["image"] / name for name in first), f"--out={out}") == 1
     capfd.readouterr()
     assert predict(networks["image"], files["image"], f"--out={out}") == 1
-    assert capfd.readouterr().err.startswith(f"{out}: 66 predicted, 2 skipped (answered before)\n1 of 69 inputs")
+    assert capfd.readouterr().err.startswith(f"{out}: 66 predicted, 2 skipped (predicted before)\n1 of 69 inputs")
     names = [os.path.basename(path) for path in pyarrow.parquet.read_table(out)["path"].to_pylist()]
     assert sorted(names) == NAMES["image"] and names[:2] == ["002.png", "003.png"]
     out = tmp_path / "b.jsonl"
@@ -141,16 +141,16 @@ def test_a_second_run_skips_what_is_there_and_tries_errors_again(networks, files
 KILLED = """
 import os, signal, sys
 from cnn import cli
-from cnn.inference.answer_files import AnswerFile
+from cnn.inference.prediction_files import PredictionFile
 
-add = AnswerFile.add
+add = PredictionFile.add
 def killed(self, row):
     if row["path"].endswith("040.png"):
         self._file.write(b'{"path": "' + row["path"].encode()[:9])
         self._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     add(self, row)
-AnswerFile.add = killed
+PredictionFile.add = killed
 cli.main(sys.argv[1:])
 """
 
@@ -181,7 +181,7 @@ def test_no_more_is_read_than_the_next_batches(networks, files, monkeypatch):
     predictor, read = load(str(networks["image"])), []
     real = stream.read
     monkeypatch.setattr(stream, "read", lambda kind, path: read.append(path) or real(kind, path))
-    found = answers(predictor, [str(files["image"] / f"{i % 3:03d}.png") for i in range(1000)])
+    found = predictions(predictor, [str(files["image"] / f"{i % 3:03d}.png") for i in range(1000)])
     next(found)
     assert len(read) <= 3 * BATCH
     found.close()  # and nothing of the rest
@@ -193,7 +193,7 @@ def test_large_examples_wait_in_smaller_numbers(networks, files, monkeypatch):
     predictor, read = load(str(networks["image"])), []
     real = stream.read
     monkeypatch.setattr(stream, "read", lambda kind, path: read.append(path) or real(kind, path))
-    next(answers(predictor, [str(files["image"] / "000.png")] * 1000))
+    next(predictions(predictor, [str(files["image"] / "000.png")] * 1000))
     assert len(read) <= BATCH + stream.THREADS
 
 
@@ -236,7 +236,7 @@ def test_names_are_never_printed_raw(networks, files, tmp_path, capfd):
         ("image", ["--largest"], "masks and tiles need a segmentation model"),
         ("volume", ["--overlap=2"], "overlap must be in"),
         ("volume", ["--tile=1"], "too small for a margin"),
-        ("image", ["--out=a.txt"], "answers are written as .jsonl or .parquet"),
+        ("image", ["--out=a.txt"], "predictions are written as .jsonl or .parquet"),
     ],
 )
 def test_mistakes_end_before_anything_is_read(networks, files, kind, arguments, said, capfd):
@@ -275,5 +275,6 @@ def test_progress(monkeypatch, capsys):
 
 def test_masks_of_what_was_seen(networks, files, tmp_path):
     """The mask of a volume lies over it: its size, whatever spacing the network takes."""
-    found = list(answers(load(str(networks["volume"])), [str(files["volume"] / "scan.nii.gz")], Masks(str(tmp_path))))
-    assert found[0].found["mask"] == str(tmp_path / "scan.nii.gz") and found[0].found["shape"] == [6, 7, 8]
+    scan, predictor = str(files["volume"] / "scan.nii.gz"), load(str(networks["volume"]))
+    (one,) = predictions(predictor, [scan], Masks(str(tmp_path)))
+    assert one.found["mask"] == str(tmp_path / "scan.nii.gz") and one.found["shape"] == [6, 7, 8]

@@ -1,4 +1,4 @@
-"""Files of answers: appending, what a kill leaves behind, errors that are tried again, Parquet equal to JSON lines."""
+"""Files of predictions: appending, what a kill leaves behind, retried errors, Parquet equal to JSON lines."""
 
 import json
 import signal
@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from cnn.errors import UserError
-from cnn.inference import answer_files
-from cnn.inference.answer_files import AnswerFile
+from cnn.inference import prediction_files
+from cnn.inference.prediction_files import PredictionFile
 
 ROWS = [
     {"path": "a.png", "class": "x", "top": [{"class": "x", "probability": 0.75}]},
@@ -27,7 +27,7 @@ def lines(path):
 
 def written(path, rows=ROWS, finish=True, network="n1"):
     """Opens, appends and closes; without `finish` as a process that was killed leaves it. Returns what was there."""
-    with AnswerFile(str(path), network) as file:
+    with PredictionFile(str(path), network) as file:
         for row in rows:
             file.add(row)
         if finish:
@@ -56,18 +56,18 @@ def test_a_cut_last_line_is_dropped(tmp_path, name, cut):
 
 @pytest.mark.parametrize("chunk", [1, 3, 10_000])
 def test_parquet_holds_the_same(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(answer_files, "CHUNK", chunk)
+    monkeypatch.setattr(prediction_files, "CHUNK", chunk)
     path = tmp_path / "a.parquet"
     written(path, ROWS[:2])
     assert not (tmp_path / "a.parquet.jsonl").exists()
     assert written(path, [], finish=False) == {"a.png"}
     assert (tmp_path / "a.parquet.jsonl").exists()
     written(path, ROWS[2:])
-    found = [answer_files._without_null(row) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    found = [prediction_files._without_null(row) for row in pyarrow.parquet.read_table(path).to_pylist()]
     wanted = [{k: v for k, v in row.items() if v != {}} | {"network": "n1"} for row in ROWS if "error" not in row]
     assert found == wanted and [p.name for p in tmp_path.iterdir()] == ["a.parquet"]
     written(path, [])
-    assert [answer_files._without_null(row) for row in pyarrow.parquet.read_table(path).to_pylist()] == wanted
+    assert [prediction_files._without_null(row) for row in pyarrow.parquet.read_table(path).to_pylist()] == wanted
 
 
 def test_no_rows_at_all(tmp_path):
@@ -77,8 +77,8 @@ def test_no_rows_at_all(tmp_path):
 
 KILLED = """
 import os, signal
-from cnn.inference.answer_files import AnswerFile
-file = AnswerFile({path!r}, "n1")
+from cnn.inference.prediction_files import PredictionFile
+file = PredictionFile({path!r}, "n1")
 file.add({row!r})
 file._file.write(b'{{"path": "half')
 file._file.flush()
@@ -86,7 +86,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_after_kill_9_every_answer_is_there(tmp_path):
+def test_after_kill_9_every_prediction_is_there(tmp_path):
     path = tmp_path / "a.jsonl"
     done = subprocess.run([sys.executable, "-c", KILLED.format(path=str(path), row=ROWS[0])])
     assert done.returncode == -signal.SIGKILL and path.read_text().endswith('"half')
@@ -101,10 +101,10 @@ def other(path):
 @pytest.mark.parametrize(
     ("name", "before", "said"),
     [
-        ("a.csv", None, "answers are written as .jsonl or .parquet"),
-        ("a.jsonl", other, "holds answers of another network"),
-        ("a.jsonl", lambda path: path.write_text("name,value\n1,2\n"), "a.jsonl, line 1: not an answer of cnn predict"),
-        ("a.jsonl", lambda path: path.write_text('{"a": 1}\n'), "line 1: not an answer"),
+        ("a.csv", None, "predictions are written as .jsonl or .parquet"),
+        ("a.jsonl", other, "holds predictions of another network"),
+        ("a.jsonl", lambda path: path.write_text("name,value\n1,2\n"), "a.jsonl, line 1: not a prediction of cnn"),
+        ("a.jsonl", lambda path: path.write_text('{"a": 1}\n'), "line 1: not a prediction"),
         ("a.jsonl", lambda path: path.mkdir(), "cannot be written: Is a directory"),
         ("no/a.jsonl", None, "cannot be written: No such file or directory"),
         ("a.parquet", lambda path: path.write_text("nothing"), "is no Parquet file"),
@@ -114,18 +114,18 @@ def test_what_is_refused_is_one_line(tmp_path, name, before, said):
     if before:
         before(tmp_path / name)
     with pytest.raises(UserError, match=said) as caught:
-        AnswerFile(str(tmp_path / name), "n1")
+        PredictionFile(str(tmp_path / name), "n1")
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_two_processes_do_not_share_a_file(tmp_path):
-    with AnswerFile(str(tmp_path / "a.jsonl"), "n1"):  # the lock is of the open file, so one process will do
+    with PredictionFile(str(tmp_path / "a.jsonl"), "n1"):  # the lock is of the open file, so one process will do
         with pytest.raises(UserError, match="is being written by another process"):
-            AnswerFile(str(tmp_path / "a.jsonl"), "n1")
+            PredictionFile(str(tmp_path / "a.jsonl"), "n1")
     assert written(tmp_path / "a.jsonl", []) == set()
 
 
 def test_without_pyarrow(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pip install 'cnn\[parquet\]'"):
-        answer_files.check_name("x.parquet")
+        prediction_files.check_name("x.parquet")

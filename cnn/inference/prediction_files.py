@@ -1,4 +1,4 @@
-"""Files of answers that survive a kill: JSON lines, or Parquet made of them at the end.
+"""Files of predictions, complete up to the last row whenever a run is killed: JSON lines, or Parquet made of them.
 
 A row is {path, ...what the task describes, network} or {path, error, network}; `network` tells the weights that gave it
 from others. While a run lasts, the rows of FILE.parquet are in FILE.parquet.jsonl.
@@ -20,8 +20,8 @@ CHUNK = 10_000  # rows that are converted at a time
 Row = dict[str, Any]
 
 
-class AnswerFile:
-    """Where the answers of one network go; opened again, it goes on. To be used in `with`, `finish` at its end.
+class PredictionFile:
+    """The predictions of one network; opened again, it is continued. For use in `with`; call `finish` at the end.
 
     Errors of an earlier run, and the last row of one that was killed while it wrote, are removed, so that those inputs
     are tried again.
@@ -34,7 +34,7 @@ class AnswerFile:
       done: paths of the rows that are there.
 
     Raises:
-      UserError: another suffix, a file that holds something else or the answers of another network, a place that cannot
+      UserError: another suffix, a file that holds something else or predictions of another network, a place that cannot
         be written, or pyarrow is missing.
     """
 
@@ -57,7 +57,7 @@ class AnswerFile:
         except OSError as error:
             raise UserError(f"--out={path} cannot be written: {error.strerror}; choose another place") from error
 
-    def __enter__(self) -> "AnswerFile":
+    def __enter__(self) -> "PredictionFile":
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -72,9 +72,9 @@ class AnswerFile:
             if row is None:
                 if not line.endswith(b"\n"):  # the trace of a kill
                     break
-                raise UserError(f"{self._journal}, line {number}: not an answer of cnn predict; choose another --out")
+                raise UserError(f"{self._journal}, line {number}: not a prediction of cnn; choose another --out")
             if row.get("network") != self._network:
-                raise UserError(f"{self.path} holds answers of another network; choose another --out")
+                raise UserError(f"{self.path} holds predictions of another network; choose another --out")
             good += len(line)
             if "error" in row:
                 again = True
@@ -102,9 +102,9 @@ class AnswerFile:
 
 
 def check_name(path: str) -> None:
-    """Raises UserError where `path` is no name for answers, or needs a package that is missing."""
+    """Raises UserError where `path` is no name for predictions, or needs a package that is missing."""
     if not path.endswith(SUFFIXES):
-        raise UserError(f"--out={path}: answers are written as {' or '.join(SUFFIXES)}")
+        raise UserError(f"--out={path}: predictions are written as {' or '.join(SUFFIXES)}")
     if path.endswith(".parquet"):
         _pyarrow()
 
