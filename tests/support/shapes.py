@@ -1,7 +1,7 @@
 """Checks of the shapes in signatures, each prepared when its function is first called with the checks on.
 
-jaxtyping's import hook writes `@jaxtyping.jaxtyped(...)` in front of every function. At once for all of `cnn` that takes
-each test process five seconds, most of them for functions that it never calls.
+jaxtyping's import hook writes `@jaxtyping.jaxtyped(...)` in front of every function. At once for all of `cnn` that
+takes each test process five seconds, most of them for functions that it never calls.
 """
 
 import contextlib
