@@ -132,7 +132,7 @@ def test_a_bad_file_to_predict_is_named_and_the_others_are_predicted(place, capf
     names = ["good.png", "text.png", "empty.jpg", "array.npy"]
     code = cli.main(["predict", "--workdir", place.names["run"], *(str(place.here / n) for n in names)])
     out, err = capfd.readouterr()
-    assert code == 1 and err == "3 of 4 files could not be read\n"
+    assert code == 1 and err == "3 of 4 inputs could not be predicted\n"
     for name, said in zip(names[1:], ("not an image", "empty file", "not an image"), strict=True):
         assert re.search(rf"{name}: .*{said}", out)
     assert re.search(r"good.png  \d \d\.\d{3}", out)
@@ -143,7 +143,7 @@ def test_a_bad_file_to_predict_is_named_and_the_others_are_predicted(place, capf
     [
         ("train --config={config} --workdir={here}/w --config.model.name=mpl", "Did you mean 'mlp'"),
         ("evaluate --workdir={here}", "holds no checkpoint"),
-        ("predict --workdir={run} {here}/no.png", "no match"),
+        ("predict --workdir={run} {here}/no.png", "does not exist; give files, folders or quoted globs"),
     ],
 )
 def test_in_a_process_of_its_own(argv, said, place, cnn_command):

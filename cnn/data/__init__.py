@@ -5,15 +5,13 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cnn import paths
+from cnn.data.source import Source
 from cnn.errors import UserError, printable, unknown
+from cnn.features import DatasetInfo
 from cnn.tables import Entry, resolve
-
-if TYPE_CHECKING:
-    from cnn.data.sources import Source
-    from cnn.features import DatasetInfo
 
 # Each target takes the configured data_dir ('' for the default) and returns what `Provider` says.
 DATASETS: dict[str, Entry] = {
@@ -92,7 +90,7 @@ class Provider:
       splits: names of the splits, known without data on disk.
     """
 
-    info: "DatasetInfo"
+    info: DatasetInfo
     splits: tuple[str, ...]
 
     def prepare(self) -> None:
@@ -102,7 +100,7 @@ class Provider:
         """Examples per split, once prepared."""
         raise NotImplementedError
 
-    def source(self, split: str) -> "Source":
+    def source(self, split: str) -> Source:
         """A whole split, once prepared."""
         raise NotImplementedError
 
@@ -141,7 +139,7 @@ class Dataset:
       notes: lines that the user should see, for instance files that were left out.
     """
 
-    info: "DatasetInfo"
+    info: DatasetInfo
     splits: dict[str, int]
     notes: tuple[str, ...]
     _provider: Provider
@@ -180,7 +178,7 @@ class Dataset:
             digest.update(part.encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
 
-    def source(self, split: str, checked: bool = True) -> "Source":
+    def source(self, split: str, checked: bool = True) -> Source:
         """Examples of 'train', 'train[:90%]', 'train[90%:]+test', ...
 
         Args:
@@ -197,7 +195,7 @@ class Dataset:
             self._checked.add(split)
         return found
 
-    def _opened(self, split: str, checked: bool) -> "Source":
+    def _opened(self, split: str, checked: bool) -> Source:
         from cnn.data import sources
         from cnn.data.labels_check import CheckedSource
 
@@ -223,7 +221,7 @@ class Dataset:
                 return sources.CachedSource(whole)
         return whole
 
-    def _whole(self, part: str) -> "Source":
+    def _whole(self, part: str) -> Source:
         from cnn.data import fake
 
         return fake.source(self.info, part) if self._fake else self._provider.source(part)

@@ -7,28 +7,14 @@ worker processes can open it.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from cnn.data.source import Example, Source
 from cnn.errors import UserError, unknown
 from cnn.features import DatasetInfo
-
-Example = dict[str, Any]
-
-
-@runtime_checkable
-class Source(Protocol):
-    """What the pipeline reads from."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int) -> Example: ...
-
-    def get(self, indices: Sequence[int]) -> list[Example]: ...
-
-    def describe(self, i: int) -> str: ...
 
 
 class ArraySource:

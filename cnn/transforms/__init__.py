@@ -5,13 +5,11 @@ input. A config lists them as ((name, options), ...): they are applied in this o
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from cnn.errors import UserError, unknown
+from cnn.features import DatasetInfo
 from cnn.tables import Entry, build
-
-if TYPE_CHECKING:
-    from cnn.features import DatasetInfo
 
 FORM = "((name, options), ...), for instance (('pad_crop', {'padding': 2}), ('flip', {})) or ()"
 # Axes and type of what transforms work on.
@@ -114,7 +112,7 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:56]} ..."
 
 
-def check_transforms(transforms: Iterable[Transform], info: "DatasetInfo") -> None:
+def check_transforms(transforms: Iterable[Transform], info: DatasetInfo) -> None:
     """Refuses transforms of what a data set does not hold, and those that would leave masks or boxes behind.
 
     Raises:

@@ -288,7 +288,7 @@ def test_a_network_for_pixels_becomes_a_checkpoint_of_segmentation(tmp_path, mon
     report = json.loads(capfd.readouterr().out)
     assert report["layout"] == "torchvision" and len(report["classes"]) == 21 and report["parameters"] == 3_221_538
     _, meta = checkpoint.load_variables(checkpoint.find("mine"))
-    assert meta["card"]["task"] == "segmentation" and meta["card"]["target"] == "mask"
+    assert meta["card"]["task"] == "segmentation" and list(meta["card"]["targets"]) == ["mask"]
     assert dict(meta["card"]["eval_transforms"])["resize_short"]["size"] == 64
 
 

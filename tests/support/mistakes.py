@@ -334,8 +334,8 @@ CASES = [
     Case("evaluate a misspelt checkpoint", "evaluate --workdir={run} --checkpoint=bset", "there are: last, best, 4"),
     Case("predict nothing", "predict --workdir={run}", "required: PATH"),
     Case("predict without a run", "predict --workdir={here} {config}", "holds no checkpoint"),
-    Case("predict an empty folder", "predict --workdir={run} {here}", "no folder with .jpg"),
-    Case("predict an empty glob", "predict --workdir={run} {here}/*.png", "and no match"),
+    Case("predict an empty folder", "predict --workdir={run} {here}", "holds no .jpg/.jpeg/.png files"),
+    Case("predict an empty glob", "predict --workdir={run} {here}/*.png", "as a pattern it has no match"),
 ]
 
 
