@@ -1,4 +1,7 @@
-"""Every config in configs/: its smoke form trains end to end, its full form makes a plan without data."""
+"""Every config in configs/: its full form makes a plan without data; its smoke form trains end to end.
+
+Of the smoke forms of one task and family of networks `make test` trains one; the steps of the others are traced.
+"""
 
 import json
 from pathlib import Path
@@ -13,6 +16,22 @@ from cnn.plan import make_plan
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(ROOT.glob("configs/**/*.py"))
 PATHS = [str(file.relative_to(ROOT)) for file in FILES]
+ALIKE = {  # config: the one of the same task and family that `make test` trains
+    "classification/cifar10_resnet18": "classification/digits_resnet",
+    "classification/cifar10_wrn": "classification/digits_resnet",
+    "classification/fashion_mnist_resnet": "classification/digits_resnet",
+    "classification/folder_resnet": "classification/digits_resnet",  # its folder: test_your_own_folder_of_images
+    "classification/imagenet_resnet50": "classification/digits_resnet",
+    "classification/imagenet_convnext_tiny": "classification/digits_resnet",
+    "classification/imagenet_efficientnet_b0": "classification/folder_efficientnet_lite0",
+    "medical/colin27_unet3d": "medical/nuclei3d_unet3d",
+    "medical/msd_unet3d": "medical/nuclei3d_unet3d",
+    "segmentation/nuclei2d_unet": "segmentation/folder_unet",
+    "segmentation/scenes_unet": "segmentation/folder_unet",
+    "segmentation/pet_deeplabv3": "segmentation/cityscapes_deeplabv3plus",
+}
+ALSO = [f"configs/{name}.py" for name in ALIKE]
+EXHAUSTIVE, DRAWN = pytest.mark.exhaustive, pytest.mark.drawn
 
 
 def summary_of(workdir: Path) -> dict:
@@ -27,9 +46,17 @@ def summary_of(workdir: Path) -> dict:
 
 def test_configs_are_found():
     assert "configs/classification/digits_resnet.py" in PATHS and len(PATHS) >= 10
+    assert {*ALSO, *(f"configs/{name}.py" for name in ALIKE.values())} <= set(PATHS)
+    assert not ALIKE.keys() & ALIKE.values()
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=EXHAUSTIVE if path in ALSO else DRAWN if "digits" in path else ())
+        for path in PATHS
+    ],
+)
 def test_the_smoke_form_trains(path, tmp_path, capfd):
     argv = [f"--config={ROOT / path}:smoke", f"--workdir={tmp_path}", "--config.mesh.devices=1"]
     assert cli.main(["train", *argv]) == 0, capfd.readouterr().err
@@ -57,13 +84,22 @@ def test_the_full_form_makes_a_plan(path):
     assert plan.total >= 1 and plan.built.task.num_outputs >= 1
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_the_step_of_the_full_form_keeps_shapes(path):
-    plan = full_form(path)
-    batch = plan.batches[0]
-    shapes = jax.eval_shape(plan.train_step(), plan.abstract, batch)
+def keeps_shapes(plan):
+    """Traces the step on a real batch: the state goes out as it came in."""
+    shapes = jax.eval_shape(plan.train_step(), plan.abstract, plan.batches[0])
     assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, plan.abstract)
     assert shapes[1]["loss"].shape == ()
+
+
+@pytest.mark.parametrize("path", ALSO)
+def test_the_step_of_the_smoke_form_keeps_shapes(path):
+    keeps_shapes(make_plan(flags.load_config(f"{ROOT / path}:smoke", {"mesh.devices": "1"})))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("path", PATHS)
+def test_the_step_of_the_full_form_keeps_shapes(path):
+    keeps_shapes(full_form(path))
 
 
 def test_your_own_folder_of_images(tmp_path, monkeypatch, capfd):

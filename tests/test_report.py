@@ -76,6 +76,7 @@ def test_seeds_of_one_config_become_one_curve_with_an_interval(runs):
         assert interval == mean_interval(pair)
 
 
+@pytest.mark.drawn
 def test_the_command(runs, capfd, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (runs / "a" / "report.html").unlink()

@@ -73,6 +73,7 @@ def run(trained):
     return folder
 
 
+@pytest.mark.drawn
 def test_the_command_writes_pictures_a_page_and_numbers(run, capfd):
     out = run / "out"
     argv = ["inspect", f"--workdir={run / 'run'}", str(run / "data" / "0.png"), f"--out={out}"]
@@ -119,7 +120,12 @@ def told(folder, net, raw):
     return found, sound(page)
 
 
-@pytest.mark.parametrize("shape", [(24, 2), (12, 10, 3), (6, 8, 8, 1)])
+DRAWN = pytest.mark.drawn  # images are in the test of the command
+
+
+@pytest.mark.parametrize(
+    "shape", [pytest.param((24, 2), marks=DRAWN), (12, 10, 3), pytest.param((6, 8, 8, 1), marks=DRAWN)]
+)
 def test_any_spatial_rank_is_told(shape, tmp_path):
     net = network(lambda x: nn.relu(Conv(4, 3, 2, name="conv")(x)), shape)
     found, page = told(tmp_path, net, noise(shape)[0])

@@ -43,6 +43,7 @@ def families():
 
 
 FAMILIES = families()
+FIRST = {param.id for param in FAMILIES}  # `make test` keeps one of each family
 HEADS = [param for param in FAMILIES if issubclass(param.values[0].func, HeadOnBackbone)]
 UNETS = [param for param in FAMILIES if issubclass(param.values[0].func, EncoderDecoder)]
 
@@ -73,7 +74,9 @@ def check_contract(model, size, out, variables, batch, classes, train):
         assert not any(key.key[0].isupper() for key in path), f"auto-numbered name: {path}"
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FIRST else pytest.mark.exhaustive) for name in DENSE]
+)
 def test_the_real_model(name):
     entry = MODELS[name]
     found, out, variables = facts.measure(name)
@@ -114,7 +117,7 @@ def test_evaluation_training_and_bfloat16_have_the_same_parameters(family):
 def test_options_are_taken(family):
     plain, size = family(), (32, 40, 3)
     out, variables = traced(plain, size, train=True)
-    for options in ({"remat": True}, {"remat": (1,)}, {"drop_path": 0.1}, {"dropout": 0.3}, {"bn": "frozen"}):
+    for options in ({"remat": True, "drop_path": 0.1, "bn": "frozen"}, {"remat": (1,), "dropout": 0.3}):
         assert traced(plain.clone(**options), size, train=True) == (out, variables), options
     for norm in ("group", "instance", "none"):
         other, fewer = traced(plain.clone(norm=norm), size, train=True)
@@ -124,7 +127,9 @@ def test_options_are_taken(family):
 
 
 @pytest.mark.parametrize("family", HEADS)
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=() if "resnet" in name else pytest.mark.exhaustive) for name in BACKBONES]
+)
 def test_every_head_runs_on_every_backbone(family, backbone):
     model = family(backbone={"name": backbone, **BACKBONES[backbone]})
     size = (64, 72, 3)
@@ -174,8 +179,14 @@ def test_numbers(family):
     check_numbers(family(norm="batch"), (32, 40, 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backbone", list(BACKBONES)[1:4])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param("convnext_atto"),
+        pytest.param("mobilenetv3_small_100", marks=pytest.mark.exhaustive),
+        pytest.param("efficientnet_b0", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_numbers_on_other_backbones(backbone):
     fcn = functools.partial(HEADS[0].values[0])
     check_numbers(fcn(backbone={"name": backbone, **BACKBONES[backbone]}), (64, 64, 3))
@@ -187,8 +198,9 @@ def test_numbers_of_volumes(family):
     check_numbers(family(widths=(4, 8, 8), norm="batch", **blocks), (9, 8, 6, 1))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", UNETS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(*p.values, id=p.id, marks=pytest.mark.exhaustive if "residual" in p.id else ()) for p in UNETS]
+)
 def test_recomputing_changes_no_number(family):
     model, x = family(), jax.random.normal(jax.random.key(0), (2, 24, 20, 3))
     params, stats = randomised(model, x)

@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,19 @@ import jaxtyping
 from beartype import beartype
 
 _jaxtyped = jaxtyping.jaxtyped
+
+
+def _resolve(function: Callable) -> Callable:
+    """The same function; names in its signature that exist for type checkers only stand for anything."""
+    found = {}
+    for name, hint in function.__annotations__.items():
+        one = types.SimpleNamespace(__annotations__={name: hint})
+        try:
+            found |= typing.get_type_hints(one, function.__globals__, include_extras=True)
+        except (NameError, AttributeError):
+            found[name] = Any
+    function.__annotations__ = found
+    return function
 
 
 def _later(function: Callable) -> Callable:
@@ -26,7 +41,7 @@ def _later(function: Callable) -> Callable:
         if jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
         if not checked:  # arguments once, result once: with jaxtyping's own order of the two, arguments twice
-            checked.append(_jaxtyped(beartype(function), typechecker=None))
+            checked.append(_jaxtyped(beartype(_resolve(function)), typechecker=None))
         return checked[0](*args, **kwargs)
 
     return call

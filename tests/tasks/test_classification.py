@@ -289,6 +289,7 @@ def test_baselines_of_large_inputs_need_labels_only(monkeypatch):
         made.baselines(*[{"image": np.zeros((2, 4, 4, 1)), "label": np.arange(2)}] * 2, 0)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     ("key", "shape"), [("image", (8, 8, 1)), ("image", (8, 8, 3)), ("series", (20, 1))]
 )
@@ -312,6 +313,7 @@ def test_draw(tmp_path, key, shape):
     assert all(os.path.getsize(path) > 1000 for path in paths)
 
 
+@pytest.mark.drawn
 def test_draw_without_mistakes(tmp_path):
     label = np.arange(K)
     examples = {"image": np.zeros((K, 8, 8, 1), np.uint8), "label": label}

@@ -88,6 +88,7 @@ def test_a_model_that_answers_once_is_named():
             build_task(name, STEPS if name == "sequence_labelling" else NUMBERS, **options)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", ["regression", "sequence_labelling"])
 def test_pictures(name, tmp_path):
     info = {"regression": NUMBERS, "sequence_labelling": STEPS}[name]

@@ -260,6 +260,7 @@ def test_otsu_is_scikit_image_s():
     assert baselines.otsu_threshold(np.array([0, 0, 200, 200])) == pytest.approx(100, abs=1)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("kind", SPACES)
 def test_pictures(kind, tmp_path):
     info, out, batch = problem(kind, b=12)
