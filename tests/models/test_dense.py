@@ -199,7 +199,8 @@ def test_numbers_of_volumes(family):
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(*p.values, id=p.id, marks=pytest.mark.exhaustive if "residual" in p.id else ()) for p in UNETS]
+    "family",
+    [pytest.param(*p.values, id=p.id, marks=pytest.mark.exhaustive if "residual" in p.id else ()) for p in UNETS],
 )
 def test_recomputing_changes_no_number(family):
     model, x = family(), jax.random.normal(jax.random.key(0), (2, 24, 20, 3))
