@@ -46,8 +46,14 @@ def upgraded(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {**meta, "format": FORMAT, "config": config, "card": card}
 
 
-def upgraded_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config, as JSON holds it, of any format: today's names, transforms in order, new fields with their defaults."""
+def upgraded_config(config: Any) -> dict[str, Any]:
+    """A config, as JSON holds it, of any format: today's names, transforms in order, new fields with their defaults.
+
+    Raises:
+      TypeError: it is no JSON object.
+    """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"a {type(config).__name__} in place of an object")
     new = {name: dict(group) if isinstance(group, Mapping) else group for name, group in config.items()}
     new["task"]["name"] = TASKS.get(new["task"]["name"], new["task"]["name"])
     new["model"] = _model(new["model"])
