@@ -58,6 +58,10 @@ test-all: $(NATIVE) ## every case of every test
 test-fast: $(NATIVE) ## the tests that take little time
 	$(PYTEST) -m 'not slow' $(ARGS) </dev/null
 
+.PHONY: test-durations
+test-durations: $(NATIVE) ## run what `make test` runs and record what each test costs in tests/durations.csv
+	$(PYTEST) -m 'not exhaustive' --record-durations $(ARGS) </dev/null
+
 .PHONY: reproduce
 reproduce: $(NATIVE) ## the small rows of three studies, one seed each; fails when one leaves its tolerance
 	@set -e; for study in mnist1d ucr digits; do \

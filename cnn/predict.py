@@ -75,8 +75,6 @@ def _predict(predictor: Predictor, paths: list[str], masks: Masks, out: str, as_
                 file.add(one.row)
             if rows_are_shown and not one.skipped:
                 print(to_json(one.row) if as_json else _line(one.name, one.row), flush=True)
-            elif one.error:
-                print(_line(one.name, one.row), file=sys.stderr)
         if file:
             file.finish()
     if out:

@@ -153,7 +153,7 @@ class Folder(Provider):
     def contents_by_size(self) -> Iterator[str]:
         for split in self.splits:
             source = self._sources[split]
-            for file, label in zip(source.files, source.labels.tolist(), strict=True):
+            for file, label in zip(source.paths, source.labels.tolist(), strict=True):
                 yield f"{split}/{label}/{os.path.getsize(os.path.join(self.root, file))}/{file}"
 
     def notes(self) -> tuple[str, ...]:

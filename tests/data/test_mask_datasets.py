@@ -297,6 +297,7 @@ def test_tfds_cityscapes_is_prepared_without_tensorflow(tmp_path, monkeypatch):
     assert (example["mask"][labels["val"] == 26] == 13).all() and (example["mask"][labels["val"] == 4] == IGNORE).all()
 
 
+@pytest.mark.drawn
 def test_a_contact_sheet_shows_the_masks(pairs, tmp_path, capsys):
     root = pairs(count=20)
     out = tmp_path / "shown"
