@@ -25,7 +25,7 @@ DEVICES = 8
 # of their module that costs more, and the cases of a test beyond those that together cost so much.
 FAST_S, FAST_FIXTURE_S, FAST_CASES_S = 0.5, 3.0, 1.0
 # The first KEPT quick cases of a test count coverage, which takes half as long again, or twice.
-KEPT, COUNTED_S = 2, 1.0
+KEPT, COUNTED_S = 2, 20.0
 # Shapes in signatures are checked in the first case of a test, and in all that cost less: it makes tracing slower.
 CHECKED_S = 0.5
 
